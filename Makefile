@@ -1,0 +1,28 @@
+# Two commands do everything, set-up included:  make bench   make test
+PYTHON ?= python3.11
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+
+.PHONY: bench test lint clean
+
+bench: $(READY)
+	$(BIN)/pytest tests/benchmarks/test_regression.py -k "not lm"
+
+test: $(READY) lint
+	$(BIN)/pytest
+
+lint: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+# Stamped only when every step has succeeded, so that an interrupted set-up is done again.
+$(READY): pyproject.toml constraints.txt Makefile
+	@command -v $(PYTHON) >/dev/null || { echo "make: $(PYTHON) not found: install Python 3.11, or name yours: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 1; }
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) || { echo "make: cannot create $(VENV): is the venv module installed (Debian: python3-venv)?"; exit 1; }
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[video,dev]' || { echo "make: installation failed: is a package index reachable, and are 6 GB free?"; exit 1; }
+	@touch $@
+
+clean:
+	rm -rf $(VENV)
