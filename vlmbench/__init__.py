@@ -1,0 +1,1 @@
+"""A pytest suite that catches what compression ruins in vision-language models."""

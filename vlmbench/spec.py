@@ -1,0 +1,173 @@
+"""The nouns of vlmbench: plain, immutable data, and the protocols the four axes keep.
+
+Stdlib only, so that every module may import it at no cost.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
+
+if TYPE_CHECKING:
+    from torch import nn
+
+Tier = Literal["embedded", "hub"]
+Component = Literal["vision", "projector", "decoder", "head"]
+Row = Mapping[str, Any]
+Scorer = Callable[[Sequence[str], Sequence[Sequence[str]]], list[float]]
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where a checkpoint or a data set is: a folder, or a hub id with what pins it."""
+
+    location: str
+    revision: str | None = None
+    config: str | None = None
+    split: str = "test"
+    fallbacks: tuple[str, ...] = ()
+    where: tuple[str, str] | None = None
+    """(column, value): only such rows belong to the split."""
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One question about one or more pictures, with its accepted references."""
+
+    id: str
+    pictures: tuple[bytes, ...]
+    """Encoded picture files (PNG, JPEG, ...), decoded only when a prompt is made."""
+    question: str
+    """The whole text after the pictures: question, choices, hint, closing instruction."""
+    references: tuple[str, ...]
+    cluster: str
+    """Samples of one cluster share a picture and are never treated as independent."""
+
+
+@dataclass(frozen=True)
+class Turn:
+    """What is said to a model: an instruction, then pictures, then the question."""
+
+    pictures: tuple[bytes, ...]
+    question: str
+    instruction: str = ""
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A named, versioned scorer: (answers, accepted references of each) -> one score a sample."""
+
+    name: str
+    version: str
+    """Changes whenever a score could: it enters the protocol hash."""
+    score: Scorer
+    unit: Literal["fraction", "cider"] = "fraction"
+    by_tier: Mapping[str, Metric] = field(default_factory=dict)
+    """Stand-ins for a tier that scores with something else (the encoder of BERTScore)."""
+
+
+@dataclass(frozen=True)
+class Gate:
+    """How far a metric's mean may fall below its baseline."""
+
+    metric: str
+    margin: float
+    relative: bool = False
+    """True: the margin is a share of the baseline's value."""
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Where samples come from, how a row becomes a sample, which metrics judge the answers."""
+
+    name: str
+    sources: Mapping[str, Source]
+    columns: tuple[str, ...]
+    """Columns every row must have."""
+    read: Callable[[Row, int], Sample | None]
+    """(row, its number) -> sample; None where the row is not part of the task."""
+    gates: tuple[Gate, ...]
+    metrics: tuple[str, ...] = ()
+    """Metrics reported beside the gated ones."""
+    demos: tuple[str, ...] = ()
+    """Names of the embedded test split's first rows, whose answers are snapshots."""
+    instruction: str = "Answer briefly."
+    prompt_style: str = "published-1"
+    """Name and version of the prompt's wording; enters the protocol hash."""
+    max_new_tokens: int = 128
+
+
+@dataclass(frozen=True)
+class Anatomy:
+    """Which module of a checkpoint is what: dotted names of the loaded model."""
+
+    vision: str
+    projector: str
+    decoder: str
+    layers: str
+    """The decoder's list of layers."""
+    head: str
+
+    def component(self, module: str) -> Component:
+        """The component that `module` (a dotted name) belongs to; the longest match wins."""
+        parts: list[tuple[str, Component]] = [
+            (self.vision, "vision"),
+            (self.projector, "projector"),
+            (self.decoder, "decoder"),
+            (self.head, "head"),
+        ]
+        owners = [(p, c) for p, c in parts if module == p or module.startswith(p + ".")]
+        if not owners:
+            raise KeyError(f"module {module!r} is in no component of this anatomy")
+        return max(owners, key=lambda owner: len(owner[0]))[1]
+
+
+@dataclass(frozen=True)
+class Model:
+    """An adapter for one architecture: its checkpoints, its transformers class, its anatomy."""
+
+    name: str
+    sources: Mapping[str, Source]
+    architecture: str
+    """Class name in transformers, as in the checkpoint's config.json."""
+    anatomy: Anatomy
+    datasets: tuple[str, ...]
+    """Data sets it can answer."""
+
+
+@runtime_checkable
+class Compression(Protocol):
+    """A recipe. It changes a loaded model (`apply`), or asks the loader for it (`load_options`)."""
+
+    @property
+    def name(self) -> str:
+        """What users type."""
+
+    def load_options(self, anatomy: Anatomy) -> dict[str, Any]:
+        """Keyword arguments for `from_pretrained`."""
+
+    def apply(self, model: nn.Module, anatomy: Anatomy) -> None:
+        """Change the loaded model in place."""
+
+    def storage(self, component: Component) -> str:
+        """How the recipe promises to store linear weights there: float32, bfloat16, int8, nf4."""
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One variant (a model under a compression) on one data set."""
+
+    model: Model
+    compression: Compression
+    dataset: Dataset
+
+    @property
+    def variant(self) -> str:
+        """The variant's name, as in test ids: `qwen2_4bit`."""
+        return f"{self.model.name}_{self.compression.name}"
+
+    @property
+    def id(self) -> str:
+        """The cell's name: `qwen2_4bit-docvqa`."""
+        return f"{self.variant}-{self.dataset.name}"
