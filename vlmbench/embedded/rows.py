@@ -1,0 +1,128 @@
+"""Drawn pictures as rows in the columns of the published data sets.
+
+A picture is drawn from its data set, split and number alone, so that any row can be drawn on
+demand and is the same every time.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import itertools
+import json
+from collections.abc import Callable, Iterator
+from random import Random
+from typing import Any
+
+from vlmbench.embedded import DATA, diagrams, pages, scenes
+
+Row = dict[str, Any]
+SPLITS = {"validation": 100, "test": 500}
+"""Questions with a picture in each stored split; train is drawn on demand, without end."""
+
+
+def rng_of(dataset: str, split: str, number: int) -> Random:
+    """The random numbers of one picture."""
+    return Random(f"vlmbench/1/{dataset}/{split}/{number}")
+
+
+def picture_key(png: bytes) -> str:
+    """Content hash of an encoded picture."""
+    return hashlib.sha256(png).hexdigest()[:16]
+
+
+def draw(dataset: str, split: str, number: int) -> list[Row]:
+    """The rows of one picture: one, or several that share it."""
+    return _DRAW[dataset](rng_of(dataset, split, number), number, split)
+
+
+@functools.cache
+def held_out(dataset: str) -> frozenset[str]:
+    """Keys of the stored pictures that no train picture may equal."""
+    return frozenset(json.loads((DATA / f"{dataset}.json").read_text())["held_out"])
+
+
+def train(dataset: str, held_out: frozenset[str], start: int = 0) -> Iterator[Row]:
+    """The train split from picture `start` on, without the pictures in `held_out`."""
+    for number in itertools.count(start):
+        for row in draw(dataset, "train", number):
+            if row["image"] is None or picture_key(row["image"]["bytes"]) not in held_out:
+                yield row
+
+
+def _image(png: bytes) -> dict[str, Any]:
+    return {"bytes": png, "path": None}
+
+
+def _docvqa(rng: Random, number: int, split: str) -> list[Row]:
+    page = pages.draw(rng)
+    image = _image(page.canvas.png())
+    return [
+        {"id": f"{number}_{kind}", "image": image, "query": {"en": question}, "answers": answers}
+        for kind, question, answers in pages.questions(page, rng, 2)
+    ]
+
+
+def _vqav2(rng: Random, number: int, split: str) -> list[Row]:
+    scene = scenes.draw(rng, rng.randint(2, 5))
+    image = _image(scene.canvas.png())
+    return [
+        {
+            "question_id": number * 10 + i,
+            "image_id": number,
+            "image": image,
+            "question": asked.question,
+            "multiple_choice_answer": asked.answer,
+            "answers": [
+                {"answer": answer, "answer_confidence": "yes", "answer_id": n}
+                for n, answer in enumerate(asked.annotators, start=1)
+            ],
+        }
+        for i, asked in enumerate(scenes.questions(scene, rng, 2))
+    ]
+
+
+def _scienceqa(rng: Random, number: int, split: str) -> list[Row]:
+    diagram = diagrams.draw(rng)
+    # As in the published data, some questions come without a picture.
+    pictured = number % 13 != 12
+    return [
+        {
+            "image": _image(diagram.canvas.png()) if pictured else None,
+            "question": diagram.question,
+            "choices": list(diagram.choices),
+            "answer": diagram.answer,
+            "hint": diagram.hint,
+            "task": "closed choice",
+            "grade": "grade4",
+            "subject": "natural science",
+            "topic": diagram.subject,
+            "category": diagram.kind,
+            "skill": diagram.kind,
+            "lecture": diagram.lecture,
+            "solution": f"The answer is {diagram.choices[diagram.answer]}.",
+        }
+    ]
+
+
+def _flickr30k(rng: Random, number: int, split: str) -> list[Row]:
+    scene = scenes.draw(rng, rng.randint(2, 3))
+    return [
+        {
+            "image": _image(scene.canvas.png()),
+            "caption": scenes.captions(scene, rng),
+            "sentids": [str(number * 5 + i) for i in range(5)],
+            "split": split,
+            "img_id": str(number),
+            "filename": f"{number}.png",
+        }
+    ]
+
+
+_DRAW: dict[str, Callable[[Random, int, str], list[Row]]] = {
+    "docvqa": _docvqa,
+    "vqav2": _vqav2,
+    "scienceqa": _scienceqa,
+    "flickr30k": _flickr30k,
+}
+DATASETS = tuple(_DRAW)
