@@ -1,0 +1,29 @@
+"""What the readers of the data sets share."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import Any
+
+from vlmbench.errors import DataError
+from vlmbench.spec import Source
+
+
+def embedded(name: str) -> Source:
+    """The folder of a data set that ships with this package."""
+    return Source(str(Path(__file__).parents[1] / "embedded" / "data" / name))
+
+
+def picture(cell: Any) -> bytes:
+    """The encoded bytes of an image column's cell."""
+    if isinstance(cell, dict) and cell.get("bytes"):
+        return bytes(cell["bytes"])
+    if isinstance(cell, dict) and cell.get("path"):
+        return Path(cell["path"]).read_bytes()
+    raise DataError(f"expected an image column with encoded bytes, got {type(cell).__name__}")
+
+
+def picture_id(data: bytes) -> str:
+    """Content hash of an encoded picture: questions on one picture share it."""
+    return hashlib.sha256(data).hexdigest()[:16]

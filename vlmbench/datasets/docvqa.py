@@ -1,0 +1,41 @@
+"""DocVQA: a question about a document page (Mathew et al., arXiv 2007.00398)."""
+
+from vlmbench.datasets._read import embedded, picture, picture_id
+from vlmbench.spec import Dataset, Gate, Row, Sample, Source
+
+
+def _read(row: Row, number: int) -> Sample:
+    image = picture(row["image"])
+    query = row.get("query") or {}
+    return Sample(
+        id=str(row.get("id") or row.get("questionId") or number),
+        pictures=(image,),
+        question=row.get("question") or query["en"],
+        references=tuple(row["answers"]),
+        cluster=picture_id(image),
+    )
+
+
+DOCVQA = Dataset(
+    name="docvqa",
+    sources={
+        "embedded": embedded("docvqa"),
+        "hub": Source("nielsr/docvqa_1200_examples", fallbacks=("lmms-lab/DocVQA",)),
+    },
+    columns=("image", "answers"),
+    read=_read,
+    gates=(Gate("bertscore", 0.01), Gate("anls", 0.02)),
+    metrics=("levenshtein", "exact_match"),
+    demos=(
+        "tax",
+        "town",
+        "client",
+        "other_town",
+        "number",
+        "units",
+        "date",
+        "quantity",
+        "code",
+        "name",
+    ),
+)

@@ -1,0 +1,50 @@
+"""ScienceQA: school questions with lettered choices (Lu et al., arXiv 2209.09513).
+
+Only questions with a picture are asked; the others are counted as left out.
+"""
+
+from vlmbench.datasets._read import embedded, picture, picture_id
+from vlmbench.spec import Dataset, Gate, Row, Sample, Source
+
+CLOSING = "Please answer directly with only the letter of the correct option."
+
+
+def _read(row: Row, number: int) -> Sample | None:
+    if row["image"] is None:
+        return None
+    image = picture(row["image"])
+    letters = [chr(ord("A") + i) for i in range(len(row["choices"]))]
+    options = [f"{a}. {text}" for a, text in zip(letters, row["choices"], strict=True)]
+    lines = [row["question"], *options, row.get("hint") or "", CLOSING]
+    return Sample(
+        id=str(number),
+        pictures=(image,),
+        question="\n".join(line for line in lines if line),
+        references=(letters[row["answer"]], row["choices"][row["answer"]]),
+        cluster=picture_id(image),
+    )
+
+
+SCIENCEQA = Dataset(
+    name="scienceqa",
+    sources={
+        "embedded": embedded("scienceqa"),
+        "hub": Source("derek-thomas/ScienceQA", fallbacks=("lmms-lab/ScienceQA",)),
+    },
+    columns=("image", "question", "choices", "answer"),
+    read=_read,
+    gates=(Gate("bertscore", 0.01), Gate("letter_accuracy", 0.02)),
+    metrics=("exact_match",),
+    demos=(
+        "solid",
+        "map_north",
+        "magnets",
+        "liquid",
+        "thermometers",
+        "food_chain",
+        "punnett",
+        "tallest_bar",
+        "shortest_bar",
+        "algae",
+    ),
+)

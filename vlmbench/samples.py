@@ -1,0 +1,116 @@
+"""Read a data set: from a folder or the hub, by the same call, into samples."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from vlmbench.errors import DataError
+from vlmbench.spec import Dataset, Sample, Source
+
+
+@dataclass(frozen=True)
+class Samples:
+    """The samples of a data set, and how many rows are not part of its task."""
+
+    items: tuple[Sample, ...]
+    left_out: int
+
+
+def read(dataset: Dataset, source: Source, *, limit: int | None = None) -> Samples:
+    """The first `limit` (all) samples of `source`, in its order.
+
+    Raises:
+        DataError: no such data or split, a missing column, an unreadable row, two rows with one
+            id, or no sample at all.
+    """
+    table = _table(dataset, source)
+    missing = [name for name in dataset.columns if name not in table.column_names]
+    if missing:
+        raise DataError(
+            f"{dataset.name} at {source.location} lacks column(s) {', '.join(missing)}; it has "
+            f"{', '.join(table.column_names)}. Expected the published schema."
+        )
+    items: list[Sample] = []
+    left_out = 0
+    for number, row in enumerate(table):
+        if limit is not None and len(items) == limit:
+            break
+        sample = _sample(dataset, source, row, number)
+        if sample is None:
+            left_out += 1
+        else:
+            items.append(sample)
+    _check(dataset, source, items, left_out)
+    return Samples(tuple(items), left_out)
+
+
+def _sample(dataset: Dataset, source: Source, row: dict[str, Any], number: int) -> Sample | None:
+    if source.where and row.get(source.where[0]) != source.where[1]:
+        return None
+    try:
+        return dataset.read(row, number)
+    except (KeyError, TypeError, ValueError, IndexError, OSError) as error:
+        raise DataError(
+            f"row {number} of {dataset.name} at {source.location} cannot be read: "
+            f"{type(error).__name__}: {error}. Expected the published schema."
+        ) from None
+
+
+def _check(dataset: Dataset, source: Source, items: list[Sample], left_out: int) -> None:
+    if not items:
+        raise DataError(
+            f"{dataset.name} at {source.location} has no sample ({left_out} rows are not part of "
+            "the task). Nothing can be judged on it."
+        )
+    doubles = [name for name, count in Counter(s.id for s in items).items() if count > 1]
+    if doubles:
+        raise DataError(
+            f"{dataset.name} at {source.location}: {len(doubles)} sample ids occur twice, first "
+            f"{doubles[0]!r}. Ids must be unique: answers are compared by them."
+        )
+    bare = [s.id for s in items if not s.references]
+    if bare:
+        raise DataError(
+            f"{dataset.name} at {source.location}: {len(bare)} samples have no reference, first "
+            f"{bare[0]!r}. A split without answers cannot be scored."
+        )
+
+
+def _table(dataset: Dataset, source: Source) -> Any:
+    import datasets
+
+    folder = Path(source.location).expanduser()
+    local = folder.is_absolute() or folder.exists()
+    if local and not folder.is_dir():
+        raise DataError(
+            f"{dataset.name}: no folder {folder}. Expected a folder of parquet files named after "
+            "their splits, such as test.parquet."
+        )
+    shown = not datasets.are_progress_bars_disabled()
+    datasets.disable_progress_bars()
+    try:
+        table = _load(str(folder) if local else source.location, source)
+    except (OSError, ValueError, RuntimeError, ConnectionError) as error:
+        raise DataError(
+            f"{dataset.name} cannot be read from {source.location} (split {source.split}): "
+            f"{type(error).__name__}: {str(error).splitlines()[0]}. Name a folder with "
+            f"--data {dataset.name}=FOLDER."
+        ) from None
+    finally:
+        if shown:
+            datasets.enable_progress_bars()
+    if "image" in table.column_names:
+        # Encoded bytes, so that one unreadable picture is one error, not a broken table.
+        table = table.cast_column("image", datasets.Image(decode=False))
+    return table
+
+
+def _load(location: str, source: Source) -> Any:
+    import datasets
+
+    return datasets.load_dataset(
+        location, name=source.config, split=source.split, revision=source.revision
+    )
