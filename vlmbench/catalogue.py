@@ -1,7 +1,8 @@
 """The folder is the registry: what each axis has, by the name users type.
 
-A file of an axis (not starting with `_`) is imported, and its module-level instances of the axis's
-own type are its entries, unless their name starts with `_` too. Importing a file must be cheap: neither torch nor transformers.
+Each file of an axis is imported, and its module-level instances of the axis's own type are its
+entries; what starts with `_`, file or variable, is a helper. Importing a file must be cheap:
+neither torch nor transformers.
 """
 
 from __future__ import annotations

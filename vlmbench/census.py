@@ -1,0 +1,225 @@
+"""Proof of compression: what a loaded network really stores, against what its recipe promises.
+
+To be taken before the first forward pass: on CPU, NF4 then packs its weights anew and gives up
+double quantization, so bytes counted later differ from one machine to the next.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass
+from math import ceil, prod
+from typing import TYPE_CHECKING, Any
+
+from vlmbench.errors import CensusError
+from vlmbench.spec import Anatomy, Component, Compression
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+FLOAT_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
+_COMPONENTS: tuple[Component, ...] = ("vision", "projector", "decoder", "head")
+# A linear in NF4 may keep, beside its scales, the 16 levels, the 256 levels of the scales
+# (both float32; shared between linears on some devices) and one offset.
+_NF4_TABLES_BYTES = 4 * 16 + 4 * 256 + 4
+
+
+@dataclass(frozen=True)
+class Holding:
+    """What the linears of one component hold ('other': everything that is no linear's weight)."""
+
+    linears: Mapping[str, int]
+    """Number of linears by how their weight is stored."""
+    shapes: Mapping[str, int]
+    """Number of linears by declared 'out x in', whatever is stored."""
+    parameters: int
+    """Logical elements, as declared."""
+    weight_bytes: int
+    state_bytes: int
+    """Scales, offsets and tables that quantized weights need."""
+
+    @property
+    def bits_per_weight(self) -> float:
+        """Bits a logical element, quantization state included; NaN where there is none."""
+        held = 8 * (self.weight_bytes + self.state_bytes)
+        return held / self.parameters if self.parameters else float("nan")
+
+
+@dataclass(frozen=True)
+class Census:
+    """Every tensor of a network, tied ones once: vision, projector, decoder, head, other."""
+
+    components: Mapping[str, Holding]
+    footprint_bytes: int
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data for JSON."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Census:
+        """Inverse of `to_dict`."""
+        holdings = {name: Holding(**holding) for name, holding in data["components"].items()}
+        return cls(holdings, data["footprint_bytes"])
+
+
+def take(network: nn.Module, anatomy: Anatomy) -> Census:
+    """Count `network`, which has not yet run.
+
+    Raises:
+        CensusError: the anatomy names a module that the network does not have.
+    """
+    from torch import nn
+
+    _check_anatomy(network, anatomy)
+    seen: set[int] = set()
+    linears: dict[str, list[tuple[nn.Linear, int, int]]] = {name: [] for name in _COMPONENTS}
+    linears["other"] = []
+    for name, module in network.named_modules():
+        if isinstance(module, nn.Linear) and module.weight.data_ptr() not in seen:
+            sizes = _count([module.weight], seen), _count(_state(module), seen)
+            linears[_owner(anatomy, name)].append((module, *sizes))
+    holdings = {name: _holding(members) for name, members in linears.items()}
+    rest = [*network.parameters(), *network.buffers()]
+    rest = [tensor for tensor in rest if tensor.data_ptr() not in seen]
+    holdings["other"] = _with_rest(holdings["other"], rest, seen)
+    total = sum(held.weight_bytes + held.state_bytes for held in holdings.values())
+    return Census(holdings, total)
+
+
+def verify(census: Census, compression: Compression, *, dtype: str | None = None) -> None:
+    """Hold a census against the recipe's promise; `dtype` stands for the recipe's own float type.
+
+    Raises:
+        CensusError: a linear is stored otherwise, or a component's bytes cannot be right.
+    """
+    faults: list[str] = []
+    for component in _COMPONENTS:
+        promise = compression.storage(component)
+        if dtype is not None and promise in FLOAT_BYTES:
+            promise = dtype
+        faults += _faults(component, census.components[component], promise)
+    strays = sum(census.components["other"].linears.values())
+    if strays:
+        faults.append(f"other: {strays} linears belong to no component of the anatomy")
+    if faults:
+        raise CensusError(
+            f"the loaded model is not what {compression.name!r} promises:\n  "
+            + "\n  ".join(faults)
+            + "\nEither the recipe's load options or skip list do not match the module names in "
+            "the model's anatomy (names must be full dotted names), or its storage() promises "
+            "what it does not do, or the model has already run. Correct that one; never compare "
+            "scores of this model."
+        )
+
+
+def _faults(component: str, held: Holding, promise: str) -> Iterator[str]:
+    if set(held.linears) != {promise}:
+        found = ", ".join(f"{n} {kind}" for kind, n in sorted(held.linears.items())) or "none"
+        yield f"{component}: expected every linear as {promise}, found {found}"
+        return
+    low, high = _expected_bytes(held, promise)
+    obtained = held.weight_bytes + held.state_bytes
+    if not low <= obtained <= high:
+        expected = f"{low:,}" if low == high else f"{low:,} to {high:,}"
+        yield f"{component}: expected {expected} bytes as {promise}, found {obtained:,}"
+
+
+def _expected_bytes(held: Holding, kind: str) -> tuple[int, int]:
+    """Least and most bytes of a component's linears, from declared shapes alone."""
+    low = slack = 0
+    for shape, count in held.shapes.items():
+        rows, columns = map(int, shape.split("x"))
+        size = rows * columns
+        if kind in FLOAT_BYTES:
+            low += count * FLOAT_BYTES[kind] * size
+        elif kind == "int8":  # a byte a weight, a float32 scale a row
+            low += count * (size + 4 * rows)
+        elif kind == "nf4":  # scales of 64 weights in a byte, scales of 256 scales in float32
+            scales = ceil(size / 64)
+            low += count * (ceil(size / 2) + scales + 4 * ceil(scales / 256))
+            slack += count * _NF4_TABLES_BYTES
+        else:
+            raise CensusError(
+                f"storage() promises {kind!r}, which the census cannot size. Expected one of "
+                f"{', '.join([*FLOAT_BYTES, 'int8', 'nf4'])}."
+            )
+    return low, low + slack
+
+
+def _check_anatomy(network: nn.Module, anatomy: Anatomy) -> None:
+    for part, path in asdict(anatomy).items():
+        try:
+            network.get_submodule(path)
+        except AttributeError:
+            raise CensusError(
+                f"the anatomy says {part} = {path!r}, but {type(network).__name__} has no such "
+                "module. Expected a dotted name of the loaded model; correct the model's anatomy."
+            ) from None
+
+
+def _owner(anatomy: Anatomy, name: str) -> str:
+    try:
+        return anatomy.component(name)
+    except KeyError:
+        return "other"
+
+
+def _kind(linear: nn.Linear) -> str:
+    """How the weight is stored: a float type, int8, nf4; anything else by a telling name."""
+    quant_state = getattr(linear.weight, "quant_state", None)
+    if quant_state is not None:
+        doubly = getattr(quant_state, "nested", False)
+        return str(quant_state.quant_type) if doubly else f"{quant_state.quant_type} (scales kept)"
+    return str(linear.weight.dtype).removeprefix("torch.")
+
+
+def _state(linear: nn.Linear) -> Iterator[Tensor]:
+    """Every tensor beside the weight and bias: bitsandbytes keeps them in plain attributes."""
+    import torch
+
+    quant_state = getattr(linear.weight, "quant_state", None)
+    holders = (
+        linear.weight,
+        getattr(linear, "state", None),
+        quant_state,
+        getattr(quant_state, "state2", None),
+    )
+    for holder in holders:
+        if holder is not None:
+            yield from (value for value in vars(holder).values() if torch.is_tensor(value))
+
+
+def _count(tensors: Iterable[Tensor], seen: set[int]) -> int:
+    """Bytes of the tensors not in `seen`, which they join."""
+    total = 0
+    for tensor in tensors:
+        if tensor.data_ptr() not in seen:
+            seen.add(tensor.data_ptr())
+            total += tensor.numel() * tensor.element_size()
+    return total
+
+
+def _holding(members: list[tuple[nn.Linear, int, int]]) -> Holding:
+    shapes = Counter(f"{linear.out_features}x{linear.in_features}" for linear, _, _ in members)
+    return Holding(
+        linears=dict(Counter(_kind(linear) for linear, _, _ in members)),
+        shapes=dict(shapes),
+        parameters=sum(linear.out_features * linear.in_features for linear, _, _ in members),
+        weight_bytes=sum(weight for _, weight, _ in members),
+        state_bytes=sum(state for _, _, state in members),
+    )
+
+
+def _with_rest(other: Holding, rest: list[Tensor], seen: set[int]) -> Holding:
+    """`other` with embeddings, norms, biases, convolutions and buffers added."""
+    unique = {tensor.data_ptr(): tensor for tensor in rest}
+    elements = sum(prod(tensor.shape) for tensor in unique.values())
+    return Holding(
+        linears=other.linears,
+        shapes=other.shapes,
+        parameters=other.parameters + elements,
+        weight_bytes=other.weight_bytes + _count(unique.values(), seen),
+        state_bytes=other.state_bytes,
+    )

@@ -1,0 +1,211 @@
+"""A model under a compression, loaded: the only place that calls `from_pretrained`."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from vlmbench.census import FLOAT_BYTES, Census, take, verify
+from vlmbench.checkpoint import (
+    check_architecture,
+    check_tokenizer,
+    check_weights,
+    explained,
+    first_line,
+    is_folder,
+    where,
+)
+from vlmbench.errors import CheckpointError, UsageError
+from vlmbench.spec import Compression, Model, Source
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+# Known log lines that ask nothing of the user, and where they come from. Any other still shows.
+_HARMLESS = {
+    "bitsandbytes.backends.cpu.ops": "Failed to load CPU gemm_4bit_forward",  # optional speed-up
+    "bitsandbytes.autograd._functions": "inputs will be cast from",  # LLM.int8, at every product
+    "transformers.modeling_utils": "LOAD REPORT",  # becomes a CheckpointError
+}
+
+
+@dataclass(frozen=True)
+class Variant:
+    """A loaded model with its processor, and the proof of how it is stored."""
+
+    model: Model
+    compression: Compression
+    source: Source
+    network: Any
+    """The transformers model, in evaluation mode, set to greedy generation."""
+    processor: Any
+    census: Census
+    file_bytes: int
+    """Bytes of the tensors that `save_pretrained` writes."""
+    device: str
+
+    @property
+    def name(self) -> str:
+        """As in test ids: `qwen2_4bit`."""
+        return f"{self.model.name}_{self.compression.name}"
+
+    def generate(
+        self, inputs: Mapping[str, Any], *, max_new_tokens: int, min_new_tokens: int = 0
+    ) -> Tensor:
+        """Answer greedily: model inputs of a batch -> new token ids [batch, new tokens]."""
+        import torch
+
+        moved = {
+            name: value.to(self.device) if torch.is_tensor(value) else value
+            for name, value in inputs.items()
+        }
+        with torch.inference_mode(), _quiet():
+            ids: Tensor = self.network.generate(
+                **moved, max_new_tokens=max_new_tokens, min_new_tokens=min_new_tokens or None
+            )
+        return ids[:, moved["input_ids"].shape[1] :]
+
+
+def load(
+    model: Model,
+    compression: Compression,
+    source: Source,
+    *,
+    device: str = "cpu",
+    dtype: str | None = None,
+) -> Variant:
+    """Load `model` from `source` under `compression`; `dtype` is that of unquantized weights.
+
+    Raises:
+        CheckpointError: the checkpoint is missing, damaged, or of another architecture.
+        CensusError: the loaded network is not stored as the recipe promises.
+        UsageError: `dtype` contradicts the recipe, or there is no such device.
+    """
+    _check_dtype(compression, dtype)
+    _check_device(device)
+    check_architecture(model, source)
+    with _quiet(bars=not is_folder(source)):
+        network = _network(model, compression, source, device=device, dtype=dtype)
+        processor = _processor(source)
+        compression.apply(network, model.anatomy)
+    taken = take(network, model.anatomy)
+    verify(taken, compression, dtype=dtype)
+    _make_greedy(network, processor)
+    return Variant(
+        model, compression, source, network, processor, taken, file_bytes(network), device
+    )
+
+
+def file_bytes(network: nn.Module) -> int:
+    """Bytes of the tensors `save_pretrained` would write: weight files less their headers.
+
+    Only before the first forward pass: on CPU, NF4's `state_dict` then rounds its scales again.
+    """
+    written = {}
+    for name, tensor in network.state_dict().items():
+        # Tied tensors are written once.
+        written[(tensor.data_ptr() or name, tuple(tensor.shape))] = tensor
+    return sum(tensor.numel() * tensor.element_size() for tensor in written.values())
+
+
+def _network(
+    model: Model, compression: Compression, source: Source, *, device: str, dtype: str | None
+) -> Any:
+    import transformers
+
+    cls = getattr(transformers, model.architecture, None)
+    if cls is None:
+        raise CheckpointError(
+            f"model {model.name!r} names architecture {model.architecture!r}, which transformers "
+            f"{transformers.__version__} does not have. Correct the adapter."
+        )
+    options = compression.load_options(model.anatomy)
+    if dtype is not None:
+        options["dtype"] = dtype
+    with explained(source, "weights"):
+        network, info = cls.from_pretrained(
+            **where(source),
+            **options,
+            device_map={"": device},
+            use_safetensors=True,
+            ignore_mismatched_sizes=True,  # refused below, with the names
+            output_loading_info=True,
+        )
+    check_weights(network, source, info)
+    return network.eval()
+
+
+def _processor(source: Source) -> Any:
+    from transformers import AutoProcessor, ProcessorMixin
+
+    with explained(source, "processor"):
+        # transformers is typed in part only, here and below.
+        processor = AutoProcessor.from_pretrained(**where(source))  # type: ignore[no-untyped-call]
+    if not isinstance(processor, ProcessorMixin):
+        raise CheckpointError(
+            f"{source.location} has no processor configuration: expected processor_config.json or "
+            f"preprocessor_config.json, found only a {type(processor).__name__}. Save the "
+            "processor beside the weights: processor.save_pretrained(folder)."
+        )
+    check_tokenizer(processor.tokenizer, source)
+    return processor
+
+
+def _make_greedy(network: Any, processor: Any) -> None:
+    """Say so outright: some checkpoints ship a generation config that samples."""
+    config = network.generation_config
+    config.do_sample, config.num_beams = False, 1
+    config.temperature = config.top_p = config.top_k = None  # else each call warns of them
+    if config.pad_token_id is None:
+        config.pad_token_id = processor.tokenizer.pad_token_id
+
+
+def _check_dtype(compression: Compression, dtype: str | None) -> None:
+    if dtype is None:
+        return
+    if dtype not in FLOAT_BYTES:
+        raise UsageError(f"dtype {dtype!r} is none of {', '.join(FLOAT_BYTES)}.")
+    own = compression.storage("decoder")
+    if own in FLOAT_BYTES and own != dtype:
+        raise UsageError(
+            f"dtype {dtype!r} contradicts {compression.name!r}, whose weights are {own}. Leave "
+            "the dtype out; it is for what a quantizing recipe keeps unquantized."
+        )
+
+
+def _check_device(device: str) -> None:
+    import torch
+
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise UsageError(
+            f"device {device!r} cannot be used here: {first_line(error)}. Expected 'cpu', or "
+            "'cuda' on a machine with a GPU that torch can see."
+        ) from None
+
+
+@contextmanager
+def _quiet(*, bars: bool = False) -> Iterator[None]:
+    """Drop the harmless lines, and progress bars unless `bars`, until the block ends."""
+    from transformers.utils import logging as transformers_logging
+
+    shown = transformers_logging.is_progress_bar_enabled()
+    drops = [
+        (logging.getLogger(name), lambda record, text=text: text not in record.getMessage())
+        for name, text in _HARMLESS.items()
+    ]
+    for logger, drop in drops:
+        logger.addFilter(drop)
+    if shown and not bars:
+        transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+    try:
+        yield
+    finally:
+        for logger, drop in drops:
+            logger.removeFilter(drop)
+        if shown and not bars:
+            transformers_logging.enable_progress_bar()  # type: ignore[no-untyped-call]
