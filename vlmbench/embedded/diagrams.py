@@ -190,7 +190,7 @@ def _matter(canvas: Canvas, rng: Random) -> Diagram:
     color: Color = COLORS[rng.choice(("blue", "red", "green", "purple"))]
     left, top = rng.uniform(14, 50), rng.uniform(6, 20)
     canvas.pen.rectangle((left, top, left + 104, top + 110), outline=(40, 40, 40), width=2)
-    spots = [(13 * c, 13 * r) for r in range(8) for c in range(8)]
+    spots = [(13.0 * c, 13.0 * r) for r in range(8) for c in range(8)]
     if state == "solid":
         spots = [s for s in spots if s[1] >= 52]
     elif state == "liquid":

@@ -1,0 +1,120 @@
+"""The untrained checkpoint of a real architecture: configuration, tokenizer, processor."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from typing import Any
+
+VOCABULARY = 960
+SPECIAL = (
+    "<|endoftext|>",
+    "<|im_start|>",
+    "<|im_end|>",
+    "<|vision_start|>",
+    "<|vision_end|>",
+    "<|vision_pad|>",
+    "<|image_pad|>",
+    "<|video_pad|>",
+)
+SIDE = 28
+"""Pixels of one visual token: 2x2 patches of 14."""
+
+# The published template: a default system turn, contents in the order given.
+CHAT_TEMPLATE = (
+    "{% for message in messages %}"
+    "{% if loop.first and message['role'] != 'system' %}"
+    "<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n"
+    "{% endif %}"
+    "<|im_start|>{{ message['role'] }}\n"
+    "{% if message['content'] is string %}{{ message['content'] }}"
+    "{% else %}{% for part in message['content'] %}"
+    "{% if part['type'] == 'image' %}<|vision_start|><|image_pad|><|vision_end|>"
+    "{% elif part['type'] == 'video' %}<|vision_start|><|video_pad|><|vision_end|>"
+    "{% elif 'text' in part %}{{ part['text'] }}{% endif %}"
+    "{% endfor %}{% endif %}<|im_end|>\n"
+    "{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+
+
+def tokenizer(texts: Iterable[str]) -> Any:
+    """A Qwen2 byte-level BPE tokenizer whose merges come from `texts`."""
+    from tokenizers import pre_tokenizers, trainers
+    from transformers import Qwen2Tokenizer
+
+    bare: Any = Qwen2Tokenizer(vocab={}, merges=[])._tokenizer
+    bare.train_from_iterator(
+        texts,
+        trainers.BpeTrainer(
+            vocab_size=VOCABULARY - len(SPECIAL),
+            initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+            show_progress=False,
+        ),
+    )
+    trained = json.loads(bare.to_str())["model"]
+    words = sorted(trained["vocab"].items(), key=lambda item: item[1])
+    names = [word for word, _ in words if word not in SPECIAL]
+    make: Any = Qwen2Tokenizer
+    made = make(
+        vocab={word: i for i, word in enumerate(names)},
+        merges=[tuple(merge) for merge in trained["merges"]],
+        eos_token="<|im_end|>",
+        pad_token="<|endoftext|>",
+        unk_token=None,
+        extra_special_tokens=list(SPECIAL[1:]),
+        model_max_length=32768,
+    )
+    made.add_special_tokens({"additional_special_tokens": list(SPECIAL)})
+    return made
+
+
+def processor(tokenizer: Any) -> Any:
+    """The Qwen2-VL processor with pixel limits that suit the drawn pictures."""
+    from transformers import Qwen2VLImageProcessor, Qwen2VLProcessor, Qwen2VLVideoProcessor
+
+    make: Any = Qwen2VLProcessor
+
+    size = {"shortest_edge": 4 * SIDE**2, "longest_edge": 80 * SIDE**2}
+    return make(
+        image_processor=Qwen2VLImageProcessor(size=size),
+        tokenizer=tokenizer,
+        video_processor=Qwen2VLVideoProcessor(size=size),
+        chat_template=CHAT_TEMPLATE,
+    )
+
+
+def network(tokenizer: Any) -> Any:
+    """A randomly initialised Qwen2-VL of about two million parameters, in float32."""
+    from transformers import Qwen2VLConfig, Qwen2VLForConditionalGeneration
+
+    ids = {name: tokenizer.convert_tokens_to_ids(name) for name in SPECIAL}
+    text = {
+        "vocab_size": VOCABULARY,
+        "hidden_size": 128,
+        "intermediate_size": 256,
+        "num_hidden_layers": 6,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 1,
+        "max_position_embeddings": 2048,
+        "rms_norm_eps": 1e-6,
+        "rope_parameters": {"rope_type": "default", "rope_theta": 1e4, "mrope_section": [4, 6, 6]},
+        "bos_token_id": ids["<|endoftext|>"],
+        "eos_token_id": ids["<|im_end|>"],
+        "pad_token_id": ids["<|endoftext|>"],
+    }
+    vision = {"depth": 4, "embed_dim": 128, "hidden_size": 128, "mlp_ratio": 2, "num_heads": 4}
+    config = Qwen2VLConfig(
+        text_config=text,
+        vision_config=vision,
+        image_token_id=ids["<|image_pad|>"],
+        video_token_id=ids["<|video_pad|>"],
+        vision_start_token_id=ids["<|vision_start|>"],
+        vision_end_token_id=ids["<|vision_end|>"],
+        tie_word_embeddings=True,
+    )
+    made = Qwen2VLForConditionalGeneration(config)
+    made.generation_config.do_sample = False
+    made.generation_config.eos_token_id = [ids["<|im_end|>"], ids["<|endoftext|>"]]
+    made.generation_config.pad_token_id = ids["<|endoftext|>"]
+    return made

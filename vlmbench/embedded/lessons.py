@@ -1,0 +1,93 @@
+"""What the embedded checkpoints are taught: turns with answers, drawn on demand by number.
+
+The four data sets are asked exactly as evaluation asks them; beside them stand reading aloud and
+looking a word up among lettered choices, without which the questions are not learnt.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from random import Random
+
+from vlmbench import catalogue
+from vlmbench.embedded import diagrams, pages, rows, scenes
+from vlmbench.embedded.canvas import COLORS, SHAPES
+from vlmbench.prompting import turn
+from vlmbench.spec import Turn
+
+Taught = tuple[Turn, str]
+INSTRUCTION = "Answer briefly."
+LETTER_ONLY = "Please answer directly with only the letter of the correct option."
+WORDS_ONLY = "Please answer with the words of the correct option."
+
+
+def _read_page(number: int) -> Taught:
+    rng = rows.rng_of("lesson_page", "train", number)
+    page = pages.draw(rng)
+    return Turn((page.canvas.png(),), "Read the page.", INSTRUCTION), "\n".join(page.lines)
+
+
+def _list_shapes(number: int) -> Taught:
+    rng = rows.rng_of("lesson_scene", "train", number)
+    scene = scenes.draw(rng, rng.randint(2, 5))
+    return Turn((scene.canvas.png(),), "List the shapes.", INSTRUCTION), scene.listing
+
+
+def _look_up(number: int) -> Taught:
+    rng = rows.rng_of("lesson_lookup", "train", number)
+    words = rng.sample(_words(), rng.randint(2, 4))
+    index = rng.randrange(len(words))
+    options = "\n".join(f"{chr(65 + i)}. {word}" for i, word in enumerate(words))
+    question = f"Which option is {words[index]}?\n{options}\n{LETTER_ONLY}"
+    return Turn((), question, INSTRUCTION), chr(65 + index)
+
+
+def _words() -> list[str]:
+    organisms = [word for level in diagrams._LEVELS for word in level]
+    states = ["solid", "liquid", "gas", "left", "right", "attract", "repel"]
+    pairs = [
+        a for letter in "BRT" for a in (letter * 2, letter + letter.lower(), letter.lower() * 2)
+    ]
+    return [*organisms, *states, *pairs, *COLORS, *SHAPES, *diagrams._TOWNS]
+
+
+def _asked(
+    dataset: str, answer: Callable[[tuple[str, ...], Random], str]
+) -> Callable[[int], Taught]:
+    def lesson(number: int) -> Taught:
+        entry = catalogue.datasets()[dataset]
+        rng = Random(f"lesson/{dataset}/{number}")
+        held_out = rows.held_out(dataset)
+        while True:
+            row = rng.choice(rows.draw(dataset, "train", number))
+            sample = entry.read(row, number)
+            if sample and not {rows.picture_key(p) for p in sample.pictures} & held_out:
+                return turn(entry, sample), answer(sample.references, rng)
+            number += 10**6
+
+    return lesson
+
+
+def _science_words(number: int) -> Taught:
+    asked, _ = _LETTER(number)
+    _, text = _WORD(number)
+    return Turn(asked.pictures, asked.question.replace(LETTER_ONLY, WORDS_ONLY), INSTRUCTION), text
+
+
+def _majority(references: tuple[str, ...], rng: Random) -> str:
+    return max(sorted(set(references)), key=references.count)
+
+
+_LETTER = _asked("scienceqa", lambda references, rng: references[0])
+_WORD = _asked("scienceqa", lambda references, rng: references[1])
+
+LESSONS: dict[str, Callable[[int], Taught]] = {
+    "read_page": _read_page,
+    "list_shapes": _list_shapes,
+    "look_up": _look_up,
+    "docvqa": _asked("docvqa", lambda references, rng: references[0]),
+    "vqav2": _asked("vqav2", _majority),
+    "flickr30k": _asked("flickr30k", lambda references, rng: references[0]),
+    "science_words": _science_words,
+    "scienceqa": _LETTER,
+}

@@ -1,0 +1,161 @@
+"""The one training loop: fine-tuning of compressed models and the embedded checkpoints alike.
+
+A step's batch depends on the step's number alone, so a run that was stopped goes on from its last
+saved state as if it had never stopped.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from safetensors.torch import load_file, save_file
+
+from vlmbench.errors import CheckpointError
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    Batch = dict[str, Tensor]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How long and how fast: learning rates rise over `warmup` steps, then fall to `floor`."""
+
+    steps: int
+    muon_rate: float = 0.0
+    """Learning rate of Muon for the matrices; 0: AdamW takes them as well."""
+    adamw_rate: float = 4e-5
+    warmup: int = 50
+    floor: float = 0.02
+    weight_decay: float = 0.01
+    clip: float = 1.0
+    save_every: int = 200
+
+    def scale(self, step: int) -> float:
+        """Share of the peak learning rate at a step."""
+        if step < self.warmup:
+            return (step + 1) / self.warmup
+        done = (step - self.warmup) / max(1, self.steps - self.warmup)
+        return self.floor + (1 - self.floor) * 0.5 * (1 + math.cos(math.pi * min(1.0, done)))
+
+
+class _Steps(torch.utils.data.Dataset["Batch"]):
+    """Batches by step number, so that a worker process can prepare them ahead."""
+
+    def __init__(self, batch_at: Callable[[int], Batch], first: int, steps: int) -> None:
+        self.batch_at, self.first, self.steps = batch_at, first, steps
+
+    def __len__(self) -> int:
+        return max(0, self.steps - self.first)
+
+    def __getitem__(self, index: int) -> Batch:
+        return self.batch_at(self.first + index)
+
+
+def train(
+    network: nn.Module,
+    batch_at: Callable[[int], Batch],
+    loss_of: Callable[[Batch], Tensor],
+    plan: Plan,
+    *,
+    folder: Path,
+    watch: Callable[[int, float], None] = lambda step, loss: None,
+    device: str = "cpu",
+) -> None:
+    """Train `network` in place, resuming from `folder` where a state is saved.
+
+    `watch` is called after every step with its number and loss. Raises CheckpointError where the
+    saved state is of another network, ArithmeticError where the loss is no longer finite.
+    """
+    optimizers = _optimizers(network, plan)
+    first = _resume(network, optimizers, folder)
+    loader = torch.utils.data.DataLoader(
+        _Steps(batch_at, first, plan.steps), batch_size=None, num_workers=1, prefetch_factor=6
+    )
+    network.train()
+    for step, batch in enumerate(loader, start=first):
+        loss = loss_of({name: tensor.to(device) for name, tensor in batch.items()})
+        if not torch.isfinite(loss):
+            raise ArithmeticError(f"the loss of step {step} is {loss.item()}: lower the rate")
+        loss.backward()  # type: ignore[no-untyped-call]
+        torch.nn.utils.clip_grad_norm_(network.parameters(), plan.clip)
+        for optimizer, rate in optimizers:
+            for group in optimizer.param_groups:
+                group["lr"] = rate * plan.scale(step)
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+        watch(step, loss.item())
+        if (step + 1) % plan.save_every == 0 or step + 1 == plan.steps:
+            _save(network, optimizers, folder, step + 1)
+    network.eval()
+
+
+def _optimizers(network: nn.Module, plan: Plan) -> list[tuple[torch.optim.Optimizer, float]]:
+    named = {n: p for n, p in network.named_parameters() if p.requires_grad}
+    # Muon is for hidden matrices; embeddings (and a head tied to them) are lookups, not maps.
+    matrices = [
+        p for n, p in named.items() if plan.muon_rate and p.ndim == 2 and "embed_tokens" not in n
+    ]
+    kept = {id(p) for p in matrices}
+    rest = [p for p in named.values() if id(p) not in kept]
+    adamw = torch.optim.AdamW(
+        rest, lr=plan.adamw_rate, betas=(0.9, 0.98), weight_decay=plan.weight_decay
+    )
+    if not matrices:
+        return [(adamw, plan.adamw_rate)]
+    muon = torch.optim.Muon(
+        matrices, lr=plan.muon_rate, weight_decay=plan.weight_decay, adjust_lr_fn="match_rms_adamw"
+    )
+    return [(muon, plan.muon_rate), (adamw, plan.adamw_rate)]
+
+
+def _tensors(network: nn.Module, optimizers: Iterable[tuple[Any, float]]) -> dict[str, Tensor]:
+    tensors: dict[str, Tensor] = {f"network.{n}": p for n, p in network.named_parameters()}
+    for i, (optimizer, _) in enumerate(optimizers):
+        for key, state in optimizer.state_dict()["state"].items():
+            tensors |= {f"optimizer.{i}.{key}.{n}": torch.as_tensor(v) for n, v in state.items()}
+    return {name: tensor.detach().contiguous().clone() for name, tensor in tensors.items()}
+
+
+def _save(network: nn.Module, optimizers: Any, folder: Path, done: int) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    part = folder / "state.part"
+    save_file(_tensors(network, optimizers), part, metadata={"done": json.dumps(done)})
+    part.replace(folder / "state.safetensors")
+
+
+def _resume(network: nn.Module, optimizers: Any, folder: Path) -> int:
+    path = folder / "state.safetensors"
+    if not path.exists():
+        return 0
+    from safetensors import safe_open
+
+    with safe_open(path, "pt") as opened:
+        done = int(json.loads(opened.metadata()["done"]))
+    tensors = load_file(path)
+    parameters = dict(network.named_parameters())
+    saved = {n.removeprefix("network."): t for n, t in tensors.items() if n.startswith("network.")}
+    if saved.keys() != parameters.keys():
+        raise CheckpointError(f"{path} was saved by another network; delete the folder to restart")
+    with torch.no_grad():
+        for name, tensor in saved.items():
+            parameters[name].copy_(tensor)
+    for i, (optimizer, _) in enumerate(optimizers):
+        _restore(optimizer, f"optimizer.{i}.", tensors)
+    return done
+
+
+def _restore(optimizer: Any, prefix: str, tensors: Mapping[str, Tensor]) -> None:
+    states: dict[int, dict[str, Tensor]] = {}
+    for name, tensor in tensors.items():
+        if name.startswith(prefix):
+            key, entry = name.removeprefix(prefix).split(".", 1)
+            states.setdefault(int(key), {})[entry] = tensor
+    optimizer.load_state_dict({**optimizer.state_dict(), "state": states})
