@@ -80,25 +80,36 @@ def _check(dataset: Dataset, source: Source, items: list[Sample], left_out: int)
 
 
 def _table(dataset: Dataset, source: Source) -> Any:
+    from datasets.exceptions import DatasetsError
+
+    failures: list[str] = []
+    for candidate in (source, *source.fallbacks):
+        try:
+            return _load(candidate)
+        except (OSError, ValueError, RuntimeError, DatasetsError) as error:
+            reason = (str(error).splitlines() or [""])[0]
+            failures.append(f"  {candidate.location}: {type(error).__name__}: {reason}")
+    raise DataError(
+        f"{dataset.name} (split {source.split}) cannot be read:\n" + "\n".join(failures) + "\n"
+        f"Name a folder of parquet files, such as test.parquet: --data {dataset.name}=FOLDER"
+    )
+
+
+def _load(source: Source) -> Any:
     import datasets
 
     folder = Path(source.location).expanduser()
-    local = folder.is_absolute() or folder.exists()
-    if local and not folder.is_dir():
-        raise DataError(
-            f"{dataset.name}: no folder {folder}. Expected a folder of parquet files named after "
-            "their splits, such as test.parquet."
-        )
+    if folder.is_absolute() and not folder.is_dir():
+        raise FileNotFoundError("no such folder")
     shown = not datasets.are_progress_bars_disabled()
     datasets.disable_progress_bars()
     try:
-        table = _load(str(folder) if local else source.location, source)
-    except (OSError, ValueError, RuntimeError, ConnectionError) as error:
-        raise DataError(
-            f"{dataset.name} cannot be read from {source.location} (split {source.split}): "
-            f"{type(error).__name__}: {str(error).splitlines()[0]}. Name a folder with "
-            f"--data {dataset.name}=FOLDER."
-        ) from None
+        table = datasets.load_dataset(
+            str(folder) if folder.is_dir() else source.location,
+            name=source.config,
+            split=source.split,
+            revision=source.revision,
+        )
     finally:
         if shown:
             datasets.enable_progress_bars()
@@ -106,11 +117,3 @@ def _table(dataset: Dataset, source: Source) -> Any:
         # Encoded bytes, so that one unreadable picture is one error, not a broken table.
         table = table.cast_column("image", datasets.Image(decode=False))
     return table
-
-
-def _load(location: str, source: Source) -> Any:
-    import datasets
-
-    return datasets.load_dataset(
-        location, name=source.config, split=source.split, revision=source.revision
-    )

@@ -26,7 +26,8 @@ class Source:
     revision: str | None = None
     config: str | None = None
     split: str = "test"
-    fallbacks: tuple[str, ...] = ()
+    fallbacks: tuple[Source, ...] = ()
+    """Tried in order where the location cannot be read: repository ids move."""
     where: tuple[str, str] | None = None
     """(column, value): only such rows belong to the split."""
 

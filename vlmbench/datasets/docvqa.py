@@ -20,7 +20,10 @@ DOCVQA = Dataset(
     name="docvqa",
     sources={
         "embedded": embedded("docvqa"),
-        "hub": Source("nielsr/docvqa_1200_examples", fallbacks=("lmms-lab/DocVQA",)),
+        "hub": Source(
+            "nielsr/docvqa_1200_examples",
+            fallbacks=(Source("lmms-lab/DocVQA", config="DocVQA", split="validation"),),
+        ),
     },
     columns=("image", "answers"),
     read=_read,

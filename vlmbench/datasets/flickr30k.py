@@ -21,7 +21,7 @@ FLICKR30K = Dataset(
         "embedded": embedded("flickr30k"),
         "hub": Source(
             "umaru97/flickr30k_train_val_test",
-            fallbacks=("lmms-lab/flickr30k",),
+            fallbacks=(Source("lmms-lab/flickr30k"),),
             where=("split", "test"),
         ),
     },

@@ -29,7 +29,10 @@ SCIENCEQA = Dataset(
     name="scienceqa",
     sources={
         "embedded": embedded("scienceqa"),
-        "hub": Source("derek-thomas/ScienceQA", fallbacks=("lmms-lab/ScienceQA",)),
+        "hub": Source(
+            "derek-thomas/ScienceQA",
+            fallbacks=(Source("lmms-lab/ScienceQA", config="ScienceQA-IMG"),),
+        ),
     },
     columns=("image", "question", "choices", "answer"),
     read=_read,

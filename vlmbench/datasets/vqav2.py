@@ -20,7 +20,11 @@ VQAV2 = Dataset(
     name="vqav2",
     sources={
         "embedded": embedded("vqav2"),
-        "hub": Source("merve/vqav2-small", split="validation[:1000]"),
+        "hub": Source(
+            "merve/vqav2-small",
+            split="validation[:1000]",
+            fallbacks=(Source("lmms-lab/VQAv2", split="validation[:1000]"),),
+        ),
     },
     columns=("image", "question", "multiple_choice_answer"),
     read=_read,

@@ -1,0 +1,137 @@
+"""Batched greedy generation: from named turns to answers."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from vlmbench.errors import PictureError, UsageError
+from vlmbench.prompting import encode
+from vlmbench.spec import Turn
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from vlmbench.variant import Variant
+
+Batch = tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a model generated for one turn."""
+
+    text: str
+    tokens: int
+    cut: bool
+    """The token limit ended it, not the model."""
+
+
+def answer(
+    variant: Variant,
+    turns: Mapping[str, Turn],
+    *,
+    max_new_tokens: int,
+    batch_size: int,
+    done: Callable[[int], None] = lambda answers: None,
+) -> dict[str, Answer]:
+    """Answer every turn, in the order of `turns`; `done` hears how many each batch added.
+
+    The longest go first, so that memory runs out at once or never; then the batch is halved.
+    The next batch's pictures are prepared while the current one is answered.
+
+    Raises:
+        PictureError: a picture cannot be read or is beyond the processor's limits; names the turn.
+        UsageError: memory does not suffice for a single turn.
+    """
+    names = sorted(turns, key=lambda name: -_length(turns[name]))
+    batches = [tuple(names[i : i + batch_size]) for i in range(0, len(names), batch_size)]
+    answers: dict[str, Answer] = {}
+    for batch, inputs in _ahead(variant.processor, turns, batches):
+        for name, made in _generate(variant, turns, batch, inputs, max_new_tokens):
+            answers[name] = made
+        done(len(batch))
+    return {name: answers[name] for name in turns}
+
+
+def _length(turn: Turn) -> float:
+    """Roughly how many tokens a turn takes: characters, and the area of its pictures."""
+    from PIL import Image, UnidentifiedImageError
+
+    area = 0
+    for data in turn.pictures:
+        try:
+            with Image.open(io.BytesIO(data)) as picture:
+                area += picture.width * picture.height
+        except (UnidentifiedImageError, OSError, ValueError):
+            continue  # told with its name when it is prepared
+    return len(turn.question) / 4 + area / 784
+
+
+def _ahead(
+    processor: Any, turns: Mapping[str, Turn], batches: list[Batch]
+) -> Iterator[tuple[Batch, dict[str, Tensor]]]:
+    with ThreadPoolExecutor(max_workers=1) as pool:
+        futures = [pool.submit(_prepare, processor, turns, batch) for batch in batches[:2]]
+        for i, batch in enumerate(batches):
+            inputs = futures[i].result()
+            futures[i] = None  # type: ignore[call-overload]  # frees the pictures
+            if i + 2 < len(batches):
+                futures.append(pool.submit(_prepare, processor, turns, batches[i + 2]))
+            yield batch, inputs
+
+
+def _prepare(processor: Any, turns: Mapping[str, Turn], batch: Batch) -> dict[str, Tensor]:
+    try:
+        return encode(processor, [turns[name] for name in batch])
+    except PictureError:
+        for name in batch:
+            try:
+                encode(processor, [turns[name]])
+            except PictureError as error:
+                raise PictureError(f"sample {name!r}: {error}") from None
+        raise
+
+
+def _generate(
+    variant: Variant,
+    turns: Mapping[str, Turn],
+    batch: Batch,
+    inputs: dict[str, Tensor],
+    max_new_tokens: int,
+) -> Iterator[tuple[str, Answer]]:
+    import torch
+
+    try:
+        ids = variant.generate(inputs, max_new_tokens=max_new_tokens)
+    except torch.OutOfMemoryError:
+        if len(batch) == 1:
+            raise UsageError(
+                f"{variant.name}: out of memory on the single sample {batch[0]!r}. Use a larger "
+                "device or a smaller compression."
+            ) from None
+    else:
+        yield from zip(batch, _read(variant, ids), strict=True)
+        return
+    # Outside the handler, whose exception would keep the failed batch's memory alive.
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+    middle = len(batch) // 2
+    for half in (batch[:middle], batch[middle:]):
+        yield from _generate(
+            variant, turns, half, _prepare(variant.processor, turns, half), max_new_tokens
+        )
+
+
+def _read(variant: Variant, ids: Tensor) -> Iterator[Answer]:
+    """New token ids [batch, tokens] -> answers, each up to its end-of-turn token."""
+    ends = variant.network.generation_config.eos_token_id
+    ends = set(ends if isinstance(ends, list) else [ends])
+    for row in ids.tolist():
+        length = next((i for i, token in enumerate(row) if token in ends), None)
+        kept = row if length is None else row[:length]
+        text = variant.processor.tokenizer.decode(kept, skip_special_tokens=True)
+        yield Answer(text.strip(), len(kept), cut=length is None)

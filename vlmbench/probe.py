@@ -1,0 +1,58 @@
+"""How fast a cell answers: a fixed probe batch, measured through pytest-benchmark."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from vlmbench import measure
+from vlmbench.answering import answer
+from vlmbench.prompting import encode, turn
+
+if TYPE_CHECKING:
+    from vlmbench.bench import Bench
+    from vlmbench.run import Run
+    from vlmbench.spec import Dataset
+    from vlmbench.variant import Variant
+
+PROBE = 8
+"""Samples of the probe batch: the data set's first."""
+ROUNDS = 5
+
+
+def measure_probe(
+    benchmark: Any, run: Run, variant: Variant, dataset: Dataset, bench: Bench
+) -> None:
+    """Time the probe batch end to end, and store beside it what the run and its parts gave.
+
+    `extra_info` holds the latency of prefill and of each decoded token at a fixed token count,
+    every score, footprint, file bytes, peak memory and answers a second. Under pytest-xdist
+    pytest-benchmark measures nothing, and neither does this.
+    """
+    benchmark.group = dataset.name
+    benchmark.extra_info.update(
+        cell=run.cell,
+        tier=run.tier,
+        scores=run.scores,
+        health=dict(run.health),
+        footprint_bytes=run.footprint_bytes,
+        file_bytes=run.file_bytes,
+        peak_bytes=run.peak_bytes,
+        samples_per_s=run.samples_per_s,
+        environment=dict(run.environment),
+    )
+    turns = {s.id: turn(dataset, s) for s in bench.samples(dataset).items[:PROBE]}
+
+    def end_to_end() -> None:
+        answer(variant, turns, max_new_tokens=dataset.max_new_tokens, batch_size=PROBE)
+        measure.synchronise(variant.device)
+
+    benchmark.pedantic(end_to_end, rounds=ROUNDS, warmup_rounds=1)
+    if benchmark.stats is None:
+        return
+    parts = measure.latency(variant, encode(variant.processor, list(turns.values())))
+    benchmark.extra_info.update(
+        probe_samples=len(turns),
+        prefill_s=parts.prefill_s,
+        decode_s_per_token=parts.decode_s_per_token,
+    )
+    bench.latencies[run.cell] = benchmark.stats.stats.median / len(turns)

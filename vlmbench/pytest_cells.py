@@ -1,0 +1,108 @@
+"""Which cells a test is run for, in which order, and what its `baseline` is."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from operator import attrgetter
+from typing import TYPE_CHECKING
+
+import pytest
+
+from vlmbench import catalogue
+from vlmbench.bench import Bench
+from vlmbench.spec import Cell, Dataset
+
+if TYPE_CHECKING:
+    from vlmbench.baseline import Verdict
+    from vlmbench.run import Run
+
+_VARIANT = {"model", "compression", "variant", "run", "baseline"}
+_DATASET = {"dataset", "sample", "run", "baseline"}
+DEMOS = 10
+
+
+class Expected:
+    """A cell's baseline, as a test compares with it: `assert run >= baseline`."""
+
+    def __init__(self, cell: Cell, bench: Bench) -> None:
+        self.cell, self._bench = cell, bench
+        self.verdict: Verdict | None = None
+
+    def judge(self, run: Run) -> Verdict:
+        """Compare, writing the baseline first where the options say so."""
+        self.verdict = self._bench.judge(self.cell, run)
+        return self.verdict
+
+    def __le__(self, run: Run) -> bool:
+        """Whether `run` is no worse."""
+        return self.judge(run).status != "regression"
+
+    def __repr__(self) -> str:
+        return f"baseline of {self.cell.id}"
+
+
+def parametrize(metafunc: pytest.Metafunc, bench: Bench) -> None:
+    """Give `metafunc` a cell for each combination of the axes that its fixtures need."""
+    wanted = set(metafunc.fixturenames)
+    if "vlmbench_cell" not in wanted:
+        return
+    # A test of variants alone, or of data sets alone, is not run again for the other axis.
+    name: Callable[[Cell], str] = attrgetter("id")
+    if not wanted & _DATASET:
+        name = attrgetter("variant")
+    elif not wanted & _VARIANT:
+        name = attrgetter("dataset.name")
+    cells = {name(cell): cell for cell in reversed(_restricted(metafunc, bench))}
+    names, params = ["vlmbench_cell"], []
+    for label, cell in reversed(cells.items()):
+        marks = [getattr(pytest.mark, cell.dataset.name)] if wanted & _DATASET else []
+        if "vlmbench_demo" in wanted:
+            names = ["vlmbench_cell", "vlmbench_demo"]
+            params += [
+                pytest.param(cell, demo, id=f"{label}-{demo}", marks=marks)
+                for demo in demo_names(cell.dataset)
+            ]
+        else:
+            params.append(pytest.param(cell, id=label, marks=marks))
+    metafunc.parametrize(names, params, indirect=True)
+
+
+def _restricted(metafunc: pytest.Metafunc, bench: Bench) -> list[Cell]:
+    """The cells that the test's `cells` mark leaves."""
+    cells = bench.cells()
+    for mark in metafunc.definition.iter_markers("cells"):
+        unknown = set(mark.kwargs) - {"models", "compressions", "datasets"}
+        if unknown or mark.args:
+            raise pytest.UsageError(
+                f"{metafunc.definition.nodeid}: mark 'cells' takes models=[...], "
+                f"compressions=[...] and datasets=[...], got {sorted(unknown) or mark.args}"
+            )
+        entries = bench.entries
+        for kind, known in (
+            ("model", {model.name: model for model in bench.models} | dict(entries.models)),
+            ("compression", entries.compressions),
+            ("dataset", entries.datasets),
+        ):
+            names = mark.kwargs.get(f"{kind}s")
+            if names is not None:
+                for name in names:
+                    catalogue.find(kind, name, known)
+                cells = [cell for cell in cells if getattr(cell, kind).name in names]
+    return cells
+
+
+def demo_names(dataset: Dataset) -> tuple[str, ...]:
+    """Names of the first rows, whose answers are snapshots."""
+    return dataset.demos or tuple(f"row{i}" for i in range(DEMOS))
+
+
+def sort(items: list[pytest.Item], bench: Bench) -> None:
+    """Order tests by variant, then data set, demos last; tests of no cell stay before them."""
+    order = {cell.id: i for i, cell in enumerate(bench.cells())}
+
+    def place(item: pytest.Item) -> tuple[int, bool]:
+        params = item.callspec.params if hasattr(item, "callspec") else {}
+        cell = params.get("vlmbench_cell")
+        return (order.get(cell.id, -1) if cell else -1), "vlmbench_demo" in params
+
+    items.sort(key=place)

@@ -1,0 +1,72 @@
+"""The summary table at the end of a session, no wider than the terminal."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from vlmbench.baseline import Comparison, Verdict
+    from vlmbench.bench import Bench
+    from vlmbench.run import Run
+
+_COLOURS = {"regression": "bold red", "improved": "cyan", "pass": "green"}
+
+
+def render(bench: Bench, width: int) -> str:
+    """A table for each data set, a line for each run made.
+
+    `base` is the baseline of the metric before it; `ms` the median latency of an answer in the
+    probe batch; `MB` the footprint of the weights; `per s` answers a second over the data set.
+    """
+    from rich.console import Console
+
+    out = io.StringIO()
+    console = Console(file=out, width=width, force_terminal=None, highlight=False)
+    for dataset in bench.datasets:
+        runs = {
+            cell.variant: bench.runs[cell.id]
+            for cell in bench.cells()
+            if cell.dataset == dataset and cell.id in bench.runs
+        }
+        if runs:
+            console.print(_table(dataset.name, runs, bench))
+    return out.getvalue()
+
+
+def _table(dataset: str, runs: dict[str, Run], bench: Bench) -> Table:
+    from rich.table import Table
+
+    gates = [gate.metric for d in bench.datasets if d.name == dataset for gate in d.gates]
+    title = f"{dataset} ({bench.options.tier})"
+    table = Table(title=title, title_justify="left", box=None, pad_edge=False, padding=(0, 1, 0, 0))
+    table.add_column("variant", no_wrap=True)
+    for metric in gates:
+        table.add_column(metric, justify="right", no_wrap=True)
+        table.add_column("base", justify="right", no_wrap=True)
+    for column in ("verdict", "ms", "MB", "per s"):
+        table.add_column(column, justify="right", no_wrap=True)
+    for variant, run in runs.items():
+        table.add_row(variant, *_row(run, gates, bench))
+    return table
+
+
+def _row(run: Run, gates: list[str], bench: Bench) -> Iterator[str]:
+    verdict = bench.verdicts.get(run.cell)
+    compared = _compared(verdict)
+    for metric in gates:
+        yield f"{run.mean(metric):.3f}"
+        yield f"{compared[metric].expected:.3f}" if metric in compared else "-"
+    status = verdict.status if verdict else "not judged"
+    yield f"[{_COLOURS.get(status, 'yellow')}]{status}[/]"
+    latency = bench.latencies.get(run.cell)
+    yield f"{latency * 1e3:.0f}" if latency else "-"
+    yield f"{run.footprint_bytes / 1e6:.2f}"
+    yield f"{run.samples_per_s:.0f}"
+
+
+def _compared(verdict: Verdict | None) -> dict[str, Comparison]:
+    return {c.gate.metric: c for c in verdict.comparisons} if verdict else {}

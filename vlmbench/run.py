@@ -1,0 +1,101 @@
+"""A run: what evaluating one cell gave. Plain data, JSON in and out."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from statistics import fmean
+from typing import Any
+
+from vlmbench.spec import Sample
+
+Scores = dict[str, float]
+
+
+@dataclass(frozen=True)
+class Scored:
+    """One sample's answer, judged."""
+
+    content: str
+    """Hash of the pictures, question and references: two runs compare samples by it."""
+    question: str
+    references: tuple[str, ...]
+    answer: str
+    scores: Scores
+
+
+@dataclass(frozen=True)
+class Run:
+    """What evaluating one cell gave: every answer with its scores, and how it came about."""
+
+    cell: str
+    tier: str
+    protocol: Mapping[str, str]
+    """What makes two runs comparable, by field."""
+    subject: Mapping[str, str]
+    """What was judged, by field."""
+    environment: Mapping[str, Any]
+    samples: Mapping[str, Scored]
+    census: Mapping[str, Any] = field(default_factory=dict)
+    health: Mapping[str, float] = field(default_factory=dict)
+    footprint_bytes: int = 0
+    file_bytes: int = 0
+    peak_bytes: int = 0
+    seconds: float = 0.0
+    left_out: int = 0
+
+    def mean(self, metric: str) -> float:
+        """The mean score of a metric over all samples."""
+        return fmean(scored.scores[metric] for scored in self.samples.values())
+
+    @property
+    def metrics(self) -> list[str]:
+        """Names of the metrics that scored this run."""
+        return list(next(iter(self.samples.values())).scores)
+
+    @property
+    def scores(self) -> Scores:
+        """The mean of every metric."""
+        return {metric: self.mean(metric) for metric in self.metrics}
+
+    @property
+    def samples_per_s(self) -> float:
+        """Answers a second, pictures included, models already loaded."""
+        return len(self.samples) / self.seconds if self.seconds else 0.0
+
+    def to_json(self) -> str:
+        """JSON with a line a sample and sorted keys, so that two runs can be diffed."""
+        head = {name: value for name, value in asdict(self).items() if name != "samples"}
+        head["scores"] = {name: round(value, 6) for name, value in self.scores.items()}
+        lines = json.dumps(head, indent=1, sort_keys=True, ensure_ascii=False)[:-2]
+        samples = ",\n".join(
+            f"  {json.dumps(name)}: {json.dumps(_plain(scored), ensure_ascii=False)}"
+            for name, scored in sorted(self.samples.items())
+        )
+        return f'{lines},\n "samples": {{\n{samples}\n }}\n}}\n'
+
+    @classmethod
+    def from_json(cls, text: str) -> Run:
+        """The run that `to_json` wrote; ValueError, KeyError or TypeError where it is none."""
+        data = json.loads(text)
+        data.pop("scores")
+        samples = {
+            name: Scored(**{**entry, "references": tuple(entry["references"])})
+            for name, entry in data.pop("samples").items()
+        }
+        return cls(samples=samples, **data)
+
+
+def _plain(scored: Scored) -> dict[str, Any]:
+    return {**asdict(scored), "scores": {n: round(v, 6) for n, v in scored.scores.items()}}
+
+
+def content_hash(sample: Sample) -> str:
+    """Hash of all that a sample's score depends on beside the answer."""
+    digest = hashlib.sha256()
+    for picture in sample.pictures:
+        digest.update(hashlib.sha256(picture).digest())
+    digest.update(json.dumps([sample.question, sample.references]).encode())
+    return digest.hexdigest()[:12]
