@@ -97,6 +97,7 @@ def test_a_broken_checkpoint_is_refused(
     assert says.format(folder=folder) in message
     assert str(folder) in message
     assert any(advice in message for advice in ("Correct", "Name", "copy or save", "Save the"))
+    assert error.value.__cause__ is None
     assert error.value.__suppress_context__ or error.value.__context__ is None
     assert message.count("\n") <= 5
 

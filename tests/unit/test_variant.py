@@ -75,8 +75,14 @@ for name in {RECIPES}:
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 
-def test_other_log_lines_still_show(tiny: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_other_log_lines_still_show(
+    tiny: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
     import logging
+
+    from transformers.utils import logging as transformers_logging
+
+    monkeypatch.setattr(transformers_logging, "_tqdm_active", True)
 
     class Talking:
         name = "talking"
@@ -91,6 +97,7 @@ def test_other_log_lines_still_show(tiny: Path, caplog: pytest.LogCaptureFixture
     assert "something new" in caplog.text
     logger = logging.getLogger("bitsandbytes.autograd._functions")
     assert logger.filters == [], "what is quiet inside is not quiet outside"
+    assert transformers_logging.is_progress_bar_enabled()
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float16"])
