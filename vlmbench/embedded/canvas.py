@@ -39,6 +39,9 @@ COLORS = {
 }
 SHAPES = ("circle", "square", "triangle", "star", "diamond", "cross", "ring", "moon")
 
+PITCH = 28 / 3
+"""Pixels from one typed character to the next."""
+
 Color = tuple[int, int, int]
 
 
@@ -89,14 +92,18 @@ class Canvas:
     def text(
         self, x: float, y: float, text: str, *, font: str, size: int, ink: Color = (20, 20, 20)
     ) -> float:
-        """Write `text` with its left end at x and its middle at y; the width written."""
+        """Type `text` from about x on, with its middle at y; the width typed.
+
+        Typed at a fixed pitch in any font, as on forms: three characters to a visual token.
+        """
         face = load_font(font, size)
-        self.pen.text((x, y), text, font=face, fill=ink, anchor="lm")
-        edges = [face.getlength(text[:i]) for i in range(len(text) + 1)]
+        left = round(x / PITCH) * PITCH
         for i, char in enumerate(text):
+            middle = left + (i + 0.5) * PITCH
+            self.pen.text((middle, y), char, font=face, fill=ink, anchor="mm")
             if char != " ":
-                self.glyphs.append(Glyph(char, x + (edges[i] + edges[i + 1]) / 2, y))
-        return edges[-1]
+                self.glyphs.append(Glyph(char, middle, y))
+        return len(text) * PITCH
 
     def thing(self, thing: Thing) -> None:
         """Draw a coloured shape."""
@@ -113,12 +120,20 @@ class Canvas:
             self.pen.polygon([(x + r * dx, y + r * dy) for dx, dy in _OUTLINES[thing.shape]], fill)
         self.things.append(thing)
 
+    def crop(self, left: int, top: int, width: int, height: int) -> bytes:
+        """A part of the picture, as `png`."""
+        return _png(self.image.crop((left, top, left + width, top + height)))
+
     def png(self) -> bytes:
         """The picture as a PNG of at most 32 colours; equal drawings give equal bytes."""
-        out = io.BytesIO()
-        few = self.image.quantize(32, method=Image.Quantize.FASTOCTREE, dither=Image.Dither.NONE)
-        few.save(out, "PNG", compress_level=6)
-        return out.getvalue()
+        return _png(self.image)
+
+
+def _png(image: Image.Image) -> bytes:
+    out = io.BytesIO()
+    few = image.quantize(32, method=Image.Quantize.FASTOCTREE, dither=Image.Dither.NONE)
+    few.save(out, "PNG", compress_level=6)
+    return out.getvalue()
 
 
 def _star() -> list[tuple[float, float]]:

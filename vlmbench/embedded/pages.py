@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from random import Random
 
-from vlmbench.embedded.canvas import FONTS, Canvas, load_font, shade
+from vlmbench.embedded.canvas import FONTS, PITCH, Canvas, shade
 
 WIDTH, HEIGHT, LINE = 252, 196, 28
 
@@ -106,37 +106,22 @@ def draw(rng: Random) -> Page:
     kinds = rng.sample(list(KINDS), rng.randint(4, 6))
     fields = {kind: (rng.choice(KINDS[kind].labels), KINDS[kind].value(rng)) for kind in kinds}
     page = Page(Canvas(WIDTH, HEIGHT, shade(rng, 225, 255)), rng.choice(TITLES), fields)
-    font, size = rng.choice(FONTS), rng.randint(13, 16)
+    font, size = rng.choice(FONTS), rng.randint(12, 14)
     ink = shade(rng, 0, 80)
-    left = rng.uniform(4, 18)
-    column = rng.choice((0.0, 0.0, rng.uniform(88, 100)))
-    y = LINE / 2 + rng.uniform(-2, 2)
+    left = PITCH * rng.randint(1, 3)
+    column = PITCH * rng.choice((0, 0, rng.randint(9, 11)))
     heading = rng.choice(("DejaVuSans-Bold", "STIXGeneralBol", font))
-    page.canvas.text(left, y, page.title, font=heading, size=17, ink=ink)
+    y = LINE / 2 + rng.uniform(-2, 2)
+    page.canvas.text(left, y, page.title, font=heading, size=15, ink=ink)
     if rng.random() < 0.4:
         page.canvas.pen.line((left, LINE, WIDTH - left, LINE), fill=ink)
     for row, (label, values) in enumerate(fields.values(), start=1):
         y = LINE * (row + 0.5) + rng.uniform(-3, 3)
-        _field(page.canvas, (left, y, column), f"{label}:", values[0], (font, size, ink))
+        width = page.canvas.text(left, y, f"{label}:", font=font, size=size, ink=ink)
+        last = WIDTH - PITCH * len(values[0])
+        start = min(max(left + width + PITCH, left + column), last)
+        page.canvas.text(start, y, values[0], font=font, size=size, ink=ink)
     return page
-
-
-def _field(
-    canvas: Canvas,
-    place: tuple[float, float, float],
-    label: str,
-    value: str,
-    style: tuple[str, int, tuple[int, int, int]],
-) -> None:
-    left, y, column = place
-    font, size, ink = style
-    while left + load_font(font, size).getlength(f"{label} {value}") > WIDTH - 4 and size > 11:
-        size -= 1
-    end = left + canvas.text(left, y, label, font=font, size=size, ink=ink)
-    space = load_font(font, size).getlength(" ") + 2
-    width = load_font(font, size).getlength(value)
-    start = max(end + space, min(left + column, WIDTH - 4 - width))
-    canvas.text(start, y, value, font=font, size=size, ink=ink)
 
 
 def questions(page: Page, rng: Random, count: int) -> list[tuple[str, str, list[str]]]:
