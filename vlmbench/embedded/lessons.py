@@ -27,6 +27,24 @@ def _read_page(number: int) -> Taught:
     return Turn((page.canvas.png(),), "Read the page.", INSTRUCTION), "\n".join(page.lines)
 
 
+def _read_line(number: int) -> Taught:
+    rng = rows.rng_of("lesson_line", "train", number)
+    page = pages.draw(rng)
+    line = rng.randrange(len(page.lines))
+    strip = page.canvas.crop(0, pages.LINE * line, pages.WIDTH, pages.LINE)
+    return Turn((strip,), "Read the page.", INSTRUCTION), page.lines[line]
+
+
+def _name_shapes(number: int) -> Taught:
+    rng = rows.rng_of("lesson_shapes", "train", number)
+    scene = scenes.draw(rng, rng.randint(2, 5))
+    shown = rng.choice(scene.things)
+    left, top = (28 * min(2, max(0, int((at - 42) / 28 + 0.5))) for at in (shown.x, shown.y))
+    inside = [t.name for t in scene.things if left < t.x < left + 84 and top < t.y < top + 84]
+    window = scene.canvas.crop(left, top, 84, 84)
+    return Turn((window,), "Name the shapes.", INSTRUCTION), ", ".join(inside)
+
+
 def _list_shapes(number: int) -> Taught:
     rng = rows.rng_of("lesson_scene", "train", number)
     scene = scenes.draw(rng, rng.randint(2, 5))
@@ -82,6 +100,8 @@ _LETTER = _asked("scienceqa", lambda references, rng: references[0])
 _WORD = _asked("scienceqa", lambda references, rng: references[1])
 
 LESSONS: dict[str, Callable[[int], Taught]] = {
+    "read_line": _read_line,
+    "name_shapes": _name_shapes,
     "read_page": _read_page,
     "list_shapes": _list_shapes,
     "look_up": _look_up,

@@ -55,6 +55,7 @@ def _teach(network: Any, processor: Any, stage: Stage, folder: Path) -> None:
     watch = _watcher(stage.name, stage.plan, folder, measure)
     batch_at = curriculum.batch_maker(processor, stage)
     loss = partial(curriculum.loss, network)
+    network.model.visual.requires_grad_(stage.tower)
     train(network, batch_at, loss, stage.plan, folder=folder, watch=watch)
 
 
