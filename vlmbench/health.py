@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 _LOOP = 0.5
 """An answer repeats where more than this share of its 3-grams has occurred in it before."""
-_UNSPACED = 20
+_UNSPACED = 32
 """Characters from which an answer of one or two words ("!!!!!!") is looked at by characters."""
 
 

@@ -8,5 +8,5 @@ import unicodedata
 def plain(text: str) -> str:
     """NFKC, case-folded, whitespace collapsed: full-width, ligatures and case made equal."""
     folded = unicodedata.normalize("NFKC", text).casefold()
-    # Folding can undo NFKC (U+0345, for one), so that equal texts would differ.
+    # Folding takes U+0390 apart again, which then differs from its folded capital.
     return " ".join(unicodedata.normalize("NFKC", folded).split())
