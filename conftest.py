@@ -1,3 +1,3 @@
 """Makes the plugin known where the package is used from a checkout, without an entry point."""
 
-pytest_plugins = ["vlmbench.plugin"]
+pytest_plugins = ["vlmbench.plugin", "pytester"]

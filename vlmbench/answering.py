@@ -59,14 +59,14 @@ def answer(
 
 def _length(turn: Turn) -> float:
     """Roughly how many tokens a turn takes: characters, and the area of its pictures."""
-    from PIL import Image, UnidentifiedImageError
+    from PIL import Image
 
     area = 0
     for data in turn.pictures:
         try:
             with Image.open(io.BytesIO(data)) as picture:
                 area += picture.width * picture.height
-        except (UnidentifiedImageError, OSError, ValueError):
+        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
             continue  # told with its name when it is prepared
     return len(turn.question) / 4 + area / 784
 

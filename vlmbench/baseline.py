@@ -37,10 +37,10 @@ class Comparison:
     @property
     def status(self) -> Status:
         """A drop beyond the margin is a regression."""
-        # Scores are stored to six digits.
-        if self.drop > self.margin + 1e-6:
+        # Scores are stored to six digits; a drop that is no number is no pass.
+        if not self.drop <= self.margin + 1e-6:
             return "regression"
-        return "improved" if self.drop < -self.margin else "pass"
+        return "improved" if self.drop < -self.margin - 1e-6 else "pass"
 
 
 @dataclass(frozen=True)
@@ -87,7 +87,7 @@ class Verdict:
         lines = [f"  {count} of {len(self.run.samples)} samples lost {metric}; the worst:"]
         for name, then, now in self.worst(metric):
             lines += [
-                f"    {name}: {then.scores[metric]:.2f} -> {now.scores[metric]:.2f}",
+                f"    {_line(name)}: {then.scores[metric]:.2f} -> {now.scores[metric]:.2f}",
                 f"      question    {_line(then.question)}",
                 f"      references  {_line(' | '.join(dict.fromkeys(then.references)))}",
                 f"      baseline    {_line(then.answer)}",
@@ -133,8 +133,11 @@ def save(path: Path, run: Run) -> None:
     """Write a baseline, whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_suffix(f".{os.getpid()}.part")
-    part.write_text(run.to_json(), encoding="utf-8")
-    part.replace(path)
+    try:
+        part.write_text(run.to_json(), encoding="utf-8")
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
 
 
 def compare(run: Run, baseline: Run, gates: tuple[Gate, ...], *, partial: bool = False) -> Verdict:
@@ -163,13 +166,14 @@ def _mean(samples: list[Scored], metric: str) -> float:
 
 
 def _check_protocol(run: Run, baseline: Run) -> None:
-    old, new = dict(baseline.protocol), dict(run.protocol)
+    old = {"tier": baseline.tier, **baseline.protocol}
+    new = {"tier": run.tier, **run.protocol}
     differing = [
         f"  {name}: baseline {_line(str(old.get(name)))}, this run {_line(str(new.get(name)))}"
         for name in sorted(old.keys() | new.keys())
         if old.get(name) != new.get(name)
     ]
-    if differing or run.tier != baseline.tier:
+    if differing:
         raise BaselineError(
             f"the baseline of {run.cell} was made under another protocol and cannot judge this "
             "run:\n" + "\n".join(differing) + f"\nMake a new one:  pytest -k {run.cell} "

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
+import gc
 import json
+import sys
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from vlmbench import baseline as baselines
 from vlmbench import catalogue
-from vlmbench.errors import CheckpointError, UnknownNameError, UsageError
+from vlmbench.errors import CheckpointError, UnknownNameError, UsageError, VlmbenchError
 from vlmbench.spec import Cell, Compression, Dataset, Metric, Model, Source
 
 if TYPE_CHECKING:
@@ -84,6 +86,8 @@ class Bench:
     """Median seconds an answer takes in a probe batch, by cell."""
     _loaded: Variant | None = None
     _samples: dict[str, Samples] = field(default_factory=dict)
+    _failed: dict[str, VlmbenchError] = field(default_factory=dict)
+    """Why a cell has no run: told to each of its tests, not found out again."""
 
     def __post_init__(self) -> None:
         self.models = _chosen("model", self.options.models, self.entries.models, self._adopt)
@@ -98,15 +102,21 @@ class Bench:
             raise UsageError(f"--limit must be at least 1, got {self.options.limit}")
         if self.options.limit is not None and self.options.write:
             raise UsageError("a baseline is written from all samples: leave --limit out")
+        if self.options.batch_size < 1:
+            raise UsageError(f"--batch-size must be at least 1, got {self.options.batch_size}")
+        if self.options.baseline_of and self.options.write:
+            raise UsageError("--baseline-of compares only: it never writes another's baseline")
+        self._check_axes()
 
     def cells(self) -> list[Cell]:
-        """Every pair that can run, variant by variant."""
+        """Every pair that can run, variant by variant; what no model claims, any may answer."""
+        claimed = {name for model in self.entries.models.values() for name in model.datasets}
         return [
             Cell(model, compression, dataset)
             for model in self.models
             for compression in self.compressions
             for dataset in self.datasets
-            if dataset.name in model.datasets
+            if dataset.name in model.datasets or dataset.name not in claimed
         ]
 
     def variant(self, model: Model, compression: Compression) -> Variant:
@@ -116,8 +126,12 @@ class Bench:
         wanted = f"{model.name}_{compression.name}"
         if self._loaded is None or self._loaded.name != wanted:
             self._loaded = None
+            # pytest keeps the frames of a failed test, and with them its variant, for a debugger.
+            for kept in ("last_value", "last_traceback", "last_exc"):
+                setattr(sys, kept, None)
+            gc.collect()
             options = self.options
-            source = self._source(model)
+            source = self._source("model", model)
             self.loads[wanted] += 1
             self._loaded = load(
                 model, compression, source, device=options.device, dtype=options.dtype
@@ -129,35 +143,46 @@ class Bench:
         from vlmbench.samples import read
 
         if dataset.name not in self._samples:
-            source = dataset.sources[self.options.tier]
+            source = self._source("data set", dataset)
             self._samples[dataset.name] = read(dataset, source, limit=self.options.limit)
         return self._samples[dataset.name]
 
     def run(self, cell: Cell, progress: Progress = lambda cell, done, total: None) -> Run:
-        """The cell's run, made once."""
+        """The cell's run, made once, whether it succeeds or not."""
+        if cell.id in self._failed:
+            raise self._failed[cell.id]
+        if cell.id not in self.runs:
+            try:
+                self.runs[cell.id] = self._evaluated(cell, progress)
+            except VlmbenchError as error:
+                # Without the frames, which would keep the variant in memory.
+                error.__traceback__ = error.__context__ = None
+                self._failed[cell.id] = error
+                raise
+        return self.runs[cell.id]
+
+    def _evaluated(self, cell: Cell, progress: Progress) -> Run:
         from vlmbench.evaluate import evaluate
 
-        if cell.id not in self.runs:
-            samples = self.samples(cell.dataset)
-            variant = self.variant(cell.model, cell.compression)
-            total, answered = len(samples.items), 0
+        samples = self.samples(cell.dataset)
+        variant = self.variant(cell.model, cell.compression)
+        total, answered = len(samples.items), 0
 
-            def done(answers: int) -> None:
-                nonlocal answered
-                answered += answers
-                progress(cell, answered, total)
+        def done(answers: int) -> None:
+            nonlocal answered
+            answered += answers
+            progress(cell, answered, total)
 
-            progress(cell, 0, total)
-            self.runs[cell.id] = evaluate(
-                cell,
-                variant,
-                samples,
-                self.entries.metrics,
-                tier=self.options.tier,
-                batch_size=self.options.batch_size,
-                done=done,
-            )
-        return self.runs[cell.id]
+        progress(cell, 0, total)
+        return evaluate(
+            cell,
+            variant,
+            samples,
+            self.entries.metrics,
+            tier=self.options.tier,
+            batch_size=self.options.batch_size,
+            done=done,
+        )
 
     def baseline_path(self, cell: Cell) -> Path:
         """Where the cell's baseline is, or belongs."""
@@ -169,25 +194,37 @@ class Bench:
         path = self.baseline_path(cell)
         write = self.options.write
         if write == "update" or (write == "new" and not path.exists()):
-            if self.options.baseline_of:
-                raise UsageError("--baseline-of compares only: it never writes another's baseline")
             baselines.save(path, run)
         verdict = baselines.compare(
             run,
-            baselines.load(path, cell.id),
+            baselines.load(path, f"{path.stem}-{cell.dataset.name}"),
             cell.dataset.gates,
             partial=self.options.limit is not None,
         )
         self.verdicts[cell.id] = verdict
         return verdict
 
-    def _source(self, model: Model) -> Source:
+    def _check_axes(self) -> None:
+        axes: dict[str, Sequence[Model | Compression | Dataset]] = {
+            "model": self.models,
+            "compression": self.compressions,
+            "data set": self.datasets,
+        }
+        for kind, entries in axes.items():
+            for name, count in Counter(entry.name for entry in entries).items():
+                if count > 1:
+                    raise UsageError(f"{kind} {name!r} is named {count} times: name it once")
+        if not self.cells():
+            models, _, datasets = (", ".join(e.name for e in entries) for entries in axes.values())
+            raise UsageError(f"nothing to run: no model ({models}) answers the data ({datasets})")
+
+    def _source(self, kind: str, entry: Model | Dataset) -> Source:
         try:
-            return model.sources[self.options.tier]
+            return entry.sources[self.options.tier]
         except KeyError:
             raise UsageError(
-                f"model {model.name!r} has no checkpoint in tier {self.options.tier!r}; it has "
-                f"{', '.join(model.sources)}"
+                f"{kind} {entry.name!r} is not in tier {self.options.tier!r}; it is in "
+                f"{', '.join(entry.sources)}. Choose that tier, or leave it out."
             ) from None
 
     def _adopt(self, name: str, where: str) -> Model:

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from vlmbench import health, measure
+from vlmbench import catalogue, health, measure
 from vlmbench.answering import Answer, answer
 from vlmbench.checkpoint import checkpoint_digest
 from vlmbench.prompting import turn
@@ -66,7 +66,8 @@ def evaluate(
 def chosen_metrics(dataset: Dataset, metrics: Mapping[str, Metric], tier: str) -> dict[str, Metric]:
     """The metrics of a data set, the gated ones first, as the tier uses them."""
     names = [*(gate.metric for gate in dataset.gates), *dataset.metrics]
-    return {name: metrics[name].by_tier.get(tier, metrics[name]) for name in names}
+    found = {name: catalogue.find("metric", name, metrics) for name in names}
+    return {name: metric.by_tier.get(tier, metric) for name, metric in found.items()}
 
 
 def protocol(cell: Cell, processor: Any, metrics: Mapping[str, Metric]) -> dict[str, str]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import sys
 from collections.abc import Callable, Generator
 from pathlib import Path
@@ -13,7 +12,7 @@ import pytest
 
 from vlmbench import pytest_cells
 from vlmbench.bench import Bench, Options, catalogued
-from vlmbench.errors import UnknownNameError, VlmbenchError
+from vlmbench.errors import CatalogueError, VlmbenchError
 
 if TYPE_CHECKING:
     from vlmbench.run import Run
@@ -21,6 +20,8 @@ if TYPE_CHECKING:
     from vlmbench.variant import Variant
 
 _BENCH = pytest.StashKey[Bench]()
+_HEARD = pytest.StashKey[set[str]]()
+"""Whose hooks were called for further entries."""
 
 
 class Hooks:
@@ -104,19 +105,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     """Build the session's bench; register a mark for each data set."""
     option = config.getoption
-    hook = config.hook
     try:
-        entries = catalogued(
-            *(
-                [entry for entries in extra() for entry in entries]
-                for extra in (
-                    hook.pytest_vlmbench_models,
-                    hook.pytest_vlmbench_compressions,
-                    hook.pytest_vlmbench_datasets,
-                    hook.pytest_vlmbench_metrics,
-                )
-            )
-        )
+        entries = catalogued(*map(_added, _own_hooks(config)))
         config.stash[_BENCH] = Bench(
             Options(
                 tier=option("tier"),
@@ -141,15 +131,29 @@ def pytest_configure(config: pytest.Config) -> None:
         "markers",
         "cells(models=[...], compressions=[...], datasets=[...]): only these axes for one test",
     )
-    _check_markexpr(config)
+    config.stash[_HEARD] = _implementations(config)
 
 
-def _check_markexpr(config: pytest.Config) -> None:
-    """A name in `-m` that no mark has would select nothing, in silence."""
-    known = {line.split(":")[0].split("(")[0].strip() for line in config.getini("markers")}
-    names = set(re.findall(r"[A-Za-z_]\w*", config.getoption("markexpr") or ""))
-    for name in sorted(names - known - {"and", "or", "not", "True", "False"}):
-        raise pytest.UsageError(f"-m: {UnknownNameError('mark', name, known)}")
+def _own_hooks(config: pytest.Config) -> list[Any]:
+    return [getattr(config.hook, name) for name in vars(Hooks) if name.startswith("pytest_")]
+
+
+def _implementations(config: pytest.Config) -> set[str]:
+    return {impl.plugin_name for hook in _own_hooks(config) for impl in hook.get_hookimpls()}
+
+
+def _added(hook: Any) -> list[Any]:
+    answers = hook()
+    for answer in answers:
+        if not isinstance(answer, list | tuple):
+            raise CatalogueError(f"{hook.name} must return a list, got {answer!r}")
+    return [entry for answer in answers for entry in answer]
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_sessionstart(session: pytest.Session) -> None:
+    """Check `-m`, now that every plugin has registered its marks."""
+    pytest_cells.check_markexpr(session.config)
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -157,12 +161,20 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     try:
         pytest_cells.parametrize(metafunc, metafunc.config.stash[_BENCH])
     except VlmbenchError as error:
-        raise pytest.UsageError(f"{metafunc.definition.nodeid}: {error}") from None
+        # pytest shows the message alone, at the file's name; a UsageError would be a traceback.
+        where = metafunc.definition.nodeid
+        raise pytest.Collector.CollectError(f"{where}: {error}") from None
 
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Keep tests of one variant together, so that it is loaded once."""
+    heard: set[str] = config.stash[_HEARD]
+    for late in _implementations(config) - heard:
+        raise pytest.UsageError(
+            f"{late} has a pytest_vlmbench_ hook that was found too late: move it to the "
+            "conftest.py beside pytest.ini, or name its folder on the command line"
+        )
     pytest_cells.sort(items, config.stash[_BENCH])
 
 
@@ -181,15 +193,21 @@ def pytest_runtest_makereport(
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     """A mistake of the user's is told in its own words, without our traceback."""
     report = yield
-    if call.excinfo is not None and isinstance(call.excinfo.value, VlmbenchError):
-        report.longrepr = f"{type(call.excinfo.value).__name__}: {call.excinfo.value}"
+    error = call.excinfo.value if call.excinfo else None
+    if isinstance(error, VlmbenchError):
+        report.longrepr = f"{type(error).__name__}: {error}"
+    expected = (getattr(item, "funcargs", None) or {}).get("baseline")
+    if isinstance(error, AssertionError) and isinstance(expected, pytest_cells.Expected):
+        _, samples = expected.explain() if expected.verdict else ([], [])
+        if samples:
+            report.sections.append((f"worst samples of {expected.cell.id}", "\n".join(samples)))
     return report
 
 
 def pytest_assertrepr_compare(op: str, left: object, right: object) -> list[str] | None:
     """Explain `assert run >= baseline`."""
     if op == ">=" and isinstance(right, pytest_cells.Expected) and right.verdict is not None:
-        return right.verdict.explain()
+        return right.explain()[0]
     return None
 
 
@@ -251,9 +269,10 @@ def baseline(vlmbench_cell: Cell, bench: Bench) -> pytest_cells.Expected:
 
 
 @pytest.fixture
-def vlmbench_cell(request: pytest.FixtureRequest) -> Cell:
+def vlmbench_cell(request: pytest.FixtureRequest, bench: Bench) -> Cell:
     """The cell that the other fixtures are about."""
-    return request.param  # type: ignore[no-any-return]
+    # By its name, which pytest-benchmark keeps; of an object it would keep the repr.
+    return next(cell for cell in bench.cells() if cell.id == request.param)
 
 
 @pytest.fixture
@@ -270,7 +289,8 @@ def bench(pytestconfig: pytest.Config) -> Bench:
 
 def _progress(config: pytest.Config) -> Callable[[Cell, int, int], None]:
     """A progress bar on a terminal that somebody watches; else nothing."""
-    if os.environ.get("CI") or not sys.__stderr__ or not sys.__stderr__.isatty():
+    worker = hasattr(config, "workerinput")  # of pytest-xdist: the bars of several would mix
+    if worker or os.environ.get("CI") or not sys.__stderr__ or not sys.__stderr__.isatty():
         return lambda cell, done, total: None
     from vlmbench.report.progress import Bar
 

@@ -48,10 +48,22 @@ def render(processor: Any, turn: Turn) -> str:
     if turn.instruction:
         content.append({"type": "text", "text": turn.instruction})
     content += [{"type": "image"} for _ in turn.pictures]
-    content.append({"type": "text", "text": turn.question})
+    content.append({"type": "text", "text": _spoken(processor.tokenizer, turn.question)})
     messages = [{"role": "user", "content": content}]
     rendered = processor.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
     return str(rendered)
+
+
+def _spoken(tokenizer: Any, text: str) -> str:
+    """Text that stays text: what spells a special token ("<|im_end|>") gets a space into it.
+
+    Else a question could end its own turn or claim a picture that is not there. Lone surrogates,
+    which no tokenizer takes, become "?".
+    """
+    for token in tokenizer.added_tokens_decoder.values():
+        if token.special:
+            text = text.replace(token.content, f"{token.content[0]} {token.content[1:]}")
+    return text.encode(errors="replace").decode()
 
 
 def encode(processor: Any, turns: Sequence[Turn]) -> Inputs:
@@ -88,7 +100,10 @@ def encode_answered(processor: Any, turns: Sequence[Turn], answers: Sequence[str
 
     inputs = encode(processor, turns)
     tokenizer = processor.tokenizer
-    ids = [tokenizer(answer)["input_ids"] + [tokenizer.eos_token_id] for answer in answers]
+    spoken = [_spoken(tokenizer, answer) for answer in answers]
+    # A tokenizer that begins every text with a special token must not begin an answer with it.
+    bare = tokenizer(spoken, add_special_tokens=False)["input_ids"]
+    ids = [[*tokens, tokenizer.eos_token_id] for tokens in bare]
     longest = max(map(len, ids))
     tail = torch.full((len(ids), longest), tokenizer.pad_token_id)
     mask = torch.zeros_like(tail)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from operator import attrgetter
 from typing import TYPE_CHECKING
@@ -10,6 +11,7 @@ import pytest
 
 from vlmbench import catalogue
 from vlmbench.bench import Bench
+from vlmbench.errors import UnknownNameError, UsageError
 from vlmbench.spec import Cell, Dataset
 
 if TYPE_CHECKING:
@@ -37,8 +39,28 @@ class Expected:
         """Whether `run` is no worse."""
         return self.judge(run).status != "regression"
 
+    def explain(self) -> tuple[list[str], list[str]]:
+        """(metrics and what to do, worst samples): why a run fails.
+
+        The first part is short: pytest cuts an assertion's explanation after eight lines.
+        """
+        assert self.verdict is not None, "judge a run first"
+        lines = self.verdict.explain()
+        metrics = 1 + len(self.verdict.comparisons)
+        return [*lines[:metrics], lines[-1]], lines[metrics:-1]
+
     def __repr__(self) -> str:
         return f"baseline of {self.cell.id}"
+
+
+def check_markexpr(config: pytest.Config) -> None:
+    """Refuse a name in `-m` that no mark has: it would select nothing, in silence."""
+    known = {line.split(":")[0].split("(")[0].strip() for line in config.getini("markers")}
+    # Without what is in the brackets of mark(key="value").
+    expression = re.sub(r"\([^()]*=[^()]*\)", "", config.getoption("markexpr") or "")
+    names = set(re.findall(r"[A-Za-z_]\w*", expression))
+    for name in sorted(names - known - {"and", "or", "not", "True", "False"}):
+        raise pytest.UsageError(f"-m: {UnknownNameError('mark', name, known)}")
 
 
 def parametrize(metafunc: pytest.Metafunc, bench: Bench) -> None:
@@ -59,11 +81,11 @@ def parametrize(metafunc: pytest.Metafunc, bench: Bench) -> None:
         if "vlmbench_demo" in wanted:
             names = ["vlmbench_cell", "vlmbench_demo"]
             params += [
-                pytest.param(cell, demo, id=f"{label}-{demo}", marks=marks)
+                pytest.param(cell.id, demo, id=f"{label}-{demo}", marks=marks)
                 for demo in demo_names(cell.dataset)
             ]
         else:
-            params.append(pytest.param(cell, id=label, marks=marks))
+            params.append(pytest.param(cell.id, id=label, marks=marks))
     metafunc.parametrize(names, params, indirect=True)
 
 
@@ -73,8 +95,8 @@ def _restricted(metafunc: pytest.Metafunc, bench: Bench) -> list[Cell]:
     for mark in metafunc.definition.iter_markers("cells"):
         unknown = set(mark.kwargs) - {"models", "compressions", "datasets"}
         if unknown or mark.args:
-            raise pytest.UsageError(
-                f"{metafunc.definition.nodeid}: mark 'cells' takes models=[...], "
+            raise UsageError(
+                "mark 'cells' takes models=[...], "
                 f"compressions=[...] and datasets=[...], got {sorted(unknown) or mark.args}"
             )
         entries = bench.entries
@@ -84,6 +106,8 @@ def _restricted(metafunc: pytest.Metafunc, bench: Bench) -> list[Cell]:
             ("dataset", entries.datasets),
         ):
             names = mark.kwargs.get(f"{kind}s")
+            if isinstance(names, str):
+                raise UsageError(f"mark 'cells': expected {kind}s=[{names!r}], a list")
             if names is not None:
                 for name in names:
                     catalogue.find(kind, name, known)
@@ -102,7 +126,6 @@ def sort(items: list[pytest.Item], bench: Bench) -> None:
 
     def place(item: pytest.Item) -> tuple[int, bool]:
         params = item.callspec.params if hasattr(item, "callspec") else {}
-        cell = params.get("vlmbench_cell")
-        return (order.get(cell.id, -1) if cell else -1), "vlmbench_demo" in params
+        return order.get(params.get("vlmbench_cell", ""), -1), "vlmbench_demo" in params
 
     items.sort(key=place)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from statistics import fmean
@@ -12,6 +13,10 @@ from typing import Any
 from vlmbench.spec import Sample
 
 Scores = dict[str, float]
+
+# What UTF-8 cannot hold (lone surrogates), what ends a line or drives a terminal: JSON leaves all
+# of it as it is.
+_ESCAPED = re.compile("[\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 
 
 @dataclass(frozen=True)
@@ -74,7 +79,8 @@ class Run:
             f"  {json.dumps(name)}: {json.dumps(_plain(scored), ensure_ascii=False)}"
             for name, scored in sorted(self.samples.items())
         )
-        return f'{lines},\n "samples": {{\n{samples}\n }}\n}}\n'
+        text = f'{lines},\n "samples": {{\n{samples}\n }}\n}}\n'
+        return _ESCAPED.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
 
     @classmethod
     def from_json(cls, text: str) -> Run:
@@ -82,7 +88,13 @@ class Run:
         data = json.loads(text)
         data.pop("scores")
         samples = {
-            name: Scored(**{**entry, "references": tuple(entry["references"])})
+            name: Scored(
+                **{
+                    **entry,
+                    "references": tuple(entry["references"]),
+                    "scores": dict(entry["scores"]),
+                }
+            )
             for name, entry in data.pop("samples").items()
         }
         return cls(samples=samples, **data)

@@ -26,7 +26,7 @@ def read(dataset: Dataset, source: Source, *, limit: int | None = None) -> Sampl
         DataError: no such data or split, a missing column, an unreadable row, two rows with one
             id, or no sample at all.
     """
-    table = _table(dataset, source)
+    source, table = _table(dataset, source)
     missing = [name for name in dataset.columns if name not in table.column_names]
     if missing:
         raise DataError(
@@ -52,7 +52,7 @@ def _sample(dataset: Dataset, source: Source, row: dict[str, Any], number: int) 
         return None
     try:
         return dataset.read(row, number)
-    except (KeyError, TypeError, ValueError, IndexError, OSError) as error:
+    except (DataError, KeyError, TypeError, ValueError, IndexError, OSError) as error:
         raise DataError(
             f"row {number} of {dataset.name} at {source.location} cannot be read: "
             f"{type(error).__name__}: {error}. Expected the published schema."
@@ -79,13 +79,14 @@ def _check(dataset: Dataset, source: Source, items: list[Sample], left_out: int)
         )
 
 
-def _table(dataset: Dataset, source: Source) -> Any:
+def _table(dataset: Dataset, source: Source) -> tuple[Source, Any]:
+    """The table, and which of the source and its fallbacks it came from."""
     from datasets.exceptions import DatasetsError
 
     failures: list[str] = []
     for candidate in (source, *source.fallbacks):
         try:
-            return _load(candidate)
+            return candidate, _load(candidate)
         except (OSError, ValueError, RuntimeError, DatasetsError) as error:
             reason = (str(error).splitlines() or [""])[0]
             failures.append(f"  {candidate.location}: {type(error).__name__}: {reason}")

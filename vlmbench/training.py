@@ -142,7 +142,7 @@ def _resume(network: nn.Module, optimizers: Any, folder: Path) -> int:
     tensors = load_file(path)
     parameters = dict(network.named_parameters())
     saved = {n.removeprefix("network."): t for n, t in tensors.items() if n.startswith("network.")}
-    if saved.keys() != parameters.keys():
+    if {n: t.shape for n, t in saved.items()} != {n: p.shape for n, p in parameters.items()}:
         raise CheckpointError(f"{path} was saved by another network; delete the folder to restart")
     with torch.no_grad():
         for name, tensor in saved.items():

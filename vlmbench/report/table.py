@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import io
 from collections.abc import Iterator
+from itertools import compress
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from rich.console import Console
     from rich.table import Table
 
     from vlmbench.baseline import Comparison, Verdict
     from vlmbench.bench import Bench
     from vlmbench.run import Run
 
+_OPTIONAL = ("per s", "MB", "ms", "base")
+"""Columns that a narrow terminal does without, the first one first."""
 _COLOURS = {"regression": "bold red", "improved": "cyan", "pass": "green"}
 
 
@@ -33,24 +37,36 @@ def render(bench: Bench, width: int) -> str:
             if cell.dataset == dataset and cell.id in bench.runs
         }
         if runs:
-            console.print(_table(dataset.name, runs, bench))
+            console.print(_fitting(console, dataset.name, runs, bench))
     return out.getvalue()
 
 
-def _table(dataset: str, runs: dict[str, Run], bench: Bench) -> Table:
+def _fitting(console: Console, dataset: str, runs: dict[str, Run], bench: Bench) -> Table:
+    """The table with as many columns as fit; what is still too wide is folded, never cut."""
+    endless = console.options.update(max_width=10_000)
+    tables = (_table(dataset, runs, bench, _OPTIONAL[:n]) for n in range(len(_OPTIONAL) + 1))
+    for table in tables:
+        if console.measure(table, options=endless).maximum <= console.width:
+            break
+    # Rather the names of metrics than those of variants.
+    table.columns[0].no_wrap = 3 * max(map(len, runs)) <= console.width
+    return table
+
+
+def _table(dataset: str, runs: dict[str, Run], bench: Bench, hidden: tuple[str, ...]) -> Table:
     from rich.table import Table
 
     gates = [gate.metric for d in bench.datasets if d.name == dataset for gate in d.gates]
     title = f"{dataset} ({bench.options.tier})"
     table = Table(title=title, title_justify="left", box=None, pad_edge=False, padding=(0, 1, 0, 0))
-    table.add_column("variant", no_wrap=True)
-    for metric in gates:
-        table.add_column(metric, justify="right", no_wrap=True)
-        table.add_column("base", justify="right", no_wrap=True)
-    for column in ("verdict", "ms", "MB", "per s"):
-        table.add_column(column, justify="right", no_wrap=True)
+    table.add_column("variant", overflow="fold")
+    pairs = [column for metric in gates for column in (metric, "base")]
+    columns = [*pairs, "verdict", "ms", "MB", "per s"]
+    shown = [column not in hidden for column in columns]
+    for column in compress(columns, shown):
+        table.add_column(column, justify="right", overflow="fold", no_wrap=column not in gates)
     for variant, run in runs.items():
-        table.add_row(variant, *_row(run, gates, bench))
+        table.add_row(variant, *compress(_row(run, gates, bench), shown))
     return table
 
 
