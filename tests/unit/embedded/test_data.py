@@ -1,0 +1,125 @@
+"""The stored splits: whole, in the published columns, apart from one another, rebuilt exactly."""
+
+from __future__ import annotations
+
+import io
+import itertools
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from vlmbench import catalogue
+from vlmbench.embedded import DATA, rows, store
+
+# /work/shared/datasets.md
+COLUMNS = {
+    "docvqa": {"id", "image", "query", "answers"},
+    "vqav2": {"question_id", "image_id", "image", "question", "multiple_choice_answer", "answers"},
+    "flickr30k": {"image", "caption", "sentids", "split", "img_id", "filename"},
+    "scienceqa": {
+        *("image", "question", "choices", "answer", "hint", "task", "grade", "subject"),
+        *("topic", "category", "skill", "lecture", "solution"),
+    },
+}
+STORED = [(dataset, split) for dataset in COLUMNS for split in ("test", "validation")]
+Rows = list[dict[str, Any]]
+
+
+def stored(dataset: str, split: str) -> Rows:
+    import pyarrow.parquet as pq
+
+    return pq.read_table(DATA / dataset / f"{split}.parquet").to_pylist()
+
+
+def pictures(drawn: Rows) -> list[bytes]:
+    return [row["image"]["bytes"] for row in drawn if row["image"]]
+
+
+def keys(dataset: str, split: str) -> list[str]:
+    return [rows.picture_key(png) for png in pictures(stored(dataset, split))]
+
+
+@pytest.mark.parametrize(("dataset", "split"), STORED)
+def test_a_stored_split_is_whole(dataset: str, split: str) -> None:
+    drawn = stored(dataset, split)
+    pngs = pictures(drawn)
+    assert len(pngs) == {"test": 500, "validation": 100}[split]
+    assert len(drawn) - len(pngs) == (len(drawn) // 13 if dataset == "scienceqa" else 0)
+    assert {frozenset(row) for row in drawn} == {frozenset(COLUMNS[dataset])}
+    for png in set(pngs):
+        picture = Image.open(io.BytesIO(png))
+        picture.verify()
+        assert picture.format == "PNG"
+
+
+@pytest.mark.parametrize("dataset", COLUMNS)
+def test_no_picture_is_in_two_splits(dataset: str) -> None:
+    test, validation = set(keys(dataset, "test")), set(keys(dataset, "validation"))
+    assert test & validation == set()
+    assert rows.held_out(dataset) == test | validation
+    train = itertools.islice(rows.train(dataset, frozenset()), 500)
+    assert {rows.picture_key(png) for png in pictures(list(train))} & (test | validation) == set()
+
+
+def test_train_passes_over_what_is_held_out() -> None:
+    first, second, *_ = (rows.draw("docvqa", "train", number) for number in range(3))
+    left_out = frozenset({rows.picture_key(pictures(first)[0])})
+    assert next(rows.train("docvqa", left_out)) == second[0]
+    assert next(rows.train("docvqa", frozenset())) == first[0]
+
+
+def test_a_split_passes_over_what_was_seen() -> None:
+    first, second = (rows.draw("docvqa", "validation", number) for number in range(2))
+    kept = store.split_rows("docvqa", "validation", {rows.picture_key(pictures(first)[0])})
+    assert kept[0] == second[0]
+    assert len(kept) == 100
+
+
+@pytest.mark.parametrize("dataset", ["docvqa", "vqav2"])
+def test_some_questions_share_a_picture(dataset: str) -> None:
+    found = keys(dataset, "test")
+    assert len(set(found)) == pytest.approx(len(found) / 2, abs=5)
+    entry = catalogue.datasets()[dataset]
+    samples = [entry.read(row, i) for i, row in enumerate(stored(dataset, "test"))]
+    assert {s.cluster for s in samples if s} == set(found)
+
+
+def test_ten_annotators_do_not_always_agree() -> None:
+    drawn = stored("vqav2", "test")
+    answers = [[entry["answer"] for entry in row["answers"]] for row in drawn]
+    assert {len(ten) for ten in answers} == {10}
+    for row, ten in zip(drawn, answers, strict=True):
+        assert ten.count(row["multiple_choice_answer"]) >= 7
+        assert [entry["answer_id"] for entry in row["answers"]] == list(range(1, 11))
+    assert 0.1 < sum(len(set(ten)) > 1 for ten in answers) / len(answers) < 0.6
+
+
+def test_five_captions_that_differ() -> None:
+    drawn = stored("flickr30k", "test")
+    assert {len(set(row["caption"])) for row in drawn} == {5}
+    assert {row["split"] for row in drawn} == {"test"}
+
+
+def test_it_is_small() -> None:
+    assert sum(path.stat().st_size for path in DATA.rglob("*") if path.is_file()) < 5e6
+
+
+@pytest.mark.parametrize("dataset", COLUMNS)
+def test_train_is_drawn_the_same_again(dataset: str) -> None:
+    pinned = json.loads((DATA / f"{dataset}.json").read_text())["train"]
+    assert store.train_digest(dataset, rows.held_out(dataset)) == pinned
+
+
+def test_it_is_rebuilt_byte_for_byte(tmp_path: Path) -> None:
+    store.write("vqav2", tmp_path)
+    for name in ("vqav2/test.parquet", "vqav2/validation.parquet", "vqav2.json"):
+        assert (tmp_path / name).read_bytes() == (DATA / name).read_bytes()
+
+
+@pytest.mark.parametrize("dataset", COLUMNS)
+def test_ten_demos_are_named(dataset: str) -> None:
+    demos = catalogue.datasets()[dataset].demos
+    assert len(set(demos)) == len(demos) == 10

@@ -1,0 +1,153 @@
+"""Answering: every turn its own answer, whatever the batch, in whatever memory there is."""
+
+from __future__ import annotations
+
+import io
+import struct
+import zlib
+from collections.abc import Sequence
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from PIL import Image
+
+from vlmbench import answering
+from vlmbench.answering import Answer, answer
+from vlmbench.catalogue import compressions
+from vlmbench.errors import PictureError, UsageError
+from vlmbench.models.qwen2 import QWEN2
+from vlmbench.prompting import decode_picture
+from vlmbench.spec import Source, Turn
+from vlmbench.variant import load
+
+END = 0
+FADE = Image.radial_gradient("L")
+
+
+def picture(width: int, height: int) -> bytes:
+    out = io.BytesIO()
+    FADE.resize((width, height)).save(out, "PNG")
+    return out.getvalue()
+
+
+class Echo:
+    """Answers a question with itself, as far as it fits: one token a character, then the end."""
+
+    name = "echo"
+    network = SimpleNamespace(generation_config=SimpleNamespace(eos_token_id=[END, 1]))
+    processor = SimpleNamespace(
+        tokenizer=SimpleNamespace(decode=lambda ids, **_: "".join(map(chr, ids)))
+    )
+
+    def __init__(self, memory: int = 99) -> None:
+        self.memory = memory
+        self.batches: list[list[str]] = []
+
+    def generate(self, questions: list[str], *, max_new_tokens: int) -> torch.Tensor:
+        self.batches.append(questions)
+        if len(questions) > self.memory:
+            raise torch.OutOfMemoryError("out of memory")
+        rows = torch.full((len(questions), max_new_tokens), ord("?"))
+        for row, question in zip(rows, questions, strict=True):
+            ids = [*map(ord, question), END][:max_new_tokens]
+            row[: len(ids)] = torch.tensor(ids)
+        return rows
+
+
+@pytest.fixture
+def echo(monkeypatch: pytest.MonkeyPatch) -> type[Echo]:
+    def encode(processor: Any, turns: Sequence[Turn]) -> list[str]:
+        for data in (data for turn in turns for data in turn.pictures):
+            decode_picture(data)
+        return [turn.question for turn in turns]
+
+    monkeypatch.setattr(answering, "encode", encode)
+    return Echo
+
+
+QUESTIONS = {name: Turn((), name * n) for n, name in enumerate("dbace", start=1)}
+
+
+def test_the_longest_go_first_and_answers_come_back_in_order(echo: type[Echo]) -> None:
+    variant, counts = echo(), []
+    answers = answer(variant, QUESTIONS, max_new_tokens=9, batch_size=2, done=counts.append)
+    assert variant.batches == [["eeeee", "cccc"], ["aaa", "bb"], ["d"]]
+    assert {name: made.text for name, made in answers.items()} == {
+        name: turn.question for name, turn in QUESTIONS.items()
+    }
+    assert list(answers) == list(QUESTIONS)
+    assert counts == [2, 2, 1]
+
+
+def test_a_large_picture_counts_as_length(echo: type[Echo]) -> None:
+    variant = echo()
+    turns = {"text": Turn((), "t" * 400), "large": Turn((picture(600, 600),), "p")}
+    answer(variant, {**turns, "small": Turn((picture(9, 9),), "s")}, max_new_tokens=1, batch_size=1)
+    assert [batch[0][0] for batch in variant.batches] == ["p", "t", "s"]
+
+
+def test_an_answer_ends_where_the_model_ends_it(echo: type[Echo]) -> None:
+    turns = {
+        "whole": Turn((), " yes\x00 and no"),
+        "cut": Turn((), "for ever"),
+        "none": Turn((), ""),
+    }
+    answers = answer(echo(), turns, max_new_tokens=5, batch_size=3)
+    assert answers["whole"] == Answer("yes", tokens=4, cut=False)
+    assert answers["cut"] == Answer("for e", tokens=5, cut=True)
+    assert answers["none"] == Answer("", tokens=0, cut=False)
+
+
+@pytest.mark.parametrize("memory", [1, 2, 3])
+def test_out_of_memory_halves_the_batch(memory: int, echo: type[Echo]) -> None:
+    small, counts = echo(memory), []
+    halved = answer(small, QUESTIONS, max_new_tokens=9, batch_size=5, done=counts.append)
+    assert halved == answer(echo(), QUESTIONS, max_new_tokens=9, batch_size=5)
+    assert list(halved) == list(QUESTIONS)
+    assert counts == [5]
+    assert [len(batch) for batch in small.batches][:2] == [5, 2]
+
+
+def test_out_of_memory_on_one_sample_is_told(echo: type[Echo]) -> None:
+    with pytest.raises(UsageError, match="echo: out of memory on the single sample 'e'"):
+        answer(echo(0), QUESTIONS, max_new_tokens=9, batch_size=4)
+
+
+def bomb() -> bytes:
+    """A picture file of 60 bytes that claims 400 million pixels."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return (
+            struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+        )
+
+    header = struct.pack(">IIBBBBB", 20_000, 20_000, 8, 2, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b""))
+
+
+@pytest.mark.parametrize(
+    "data",
+    [b"", b"no picture", picture(90, 90)[:-60], bomb()],
+    ids=["empty", "text", "end missing", "bomb"],
+)
+def test_a_bad_picture_is_told_with_its_sample(data: bytes, echo: type[Echo]) -> None:
+    with pytest.raises(PictureError, match=r"sample 'bad': a picture of .* cannot be read"):
+        answer(echo(), {**QUESTIONS, "bad": Turn((data,), "x")}, max_new_tokens=9, batch_size=4)
+
+
+def test_an_answer_does_not_depend_on_its_batch(tiny: Path) -> None:
+    variant = load(QWEN2, compressions()["32bit"], Source(str(tiny)))
+    with torch.no_grad():
+        for parameter in variant.network.parameters():
+            parameter *= 4  # far from the ties of a network that knows nothing
+    turns = {
+        **{"pixel": Turn((picture(1, 1),), "What?"), "none": Turn((), "Why is it so?" * 9)},
+        **{str(i): Turn((picture(28 * i, 56),), "Which?" * i) for i in range(1, 4)},
+        **{"two": Turn((picture(28, 84), picture(56, 28)), "Which is wider?")},
+    }
+    alone, *batched = (answer(variant, turns, max_new_tokens=8, batch_size=n) for n in (1, 3, 6))
+    assert batched == [alone, alone]
+    assert len({made.text for made in alone.values()}) > 3, "or equality would mean little"

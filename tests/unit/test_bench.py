@@ -1,0 +1,112 @@
+"""A session: each thing made once, one variant at a time, baselines written only when asked."""
+
+from __future__ import annotations
+
+import weakref
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from vlmbench import evaluate, samples, variant
+from vlmbench.bench import Bench, Options, catalogued
+from vlmbench.errors import BaselineError, DataError
+from vlmbench.run import Run, Scored
+from vlmbench.samples import Samples
+from vlmbench.spec import Cell, Source
+
+ENTRIES = catalogued()
+
+
+def bench(**options: Any) -> Bench:
+    return Bench(Options(**options), ENTRIES)
+
+
+def test_samples_are_read_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    session, seen = bench(data=("docvqa=/my/pages",), limit=3), []
+
+    def read(dataset: Any, source: Source, limit: int) -> Samples:
+        seen.append((source.location, limit))
+        return Samples((), 0)
+
+    monkeypatch.setattr(samples, "read", read)
+    (dataset,) = session.datasets
+    assert session.samples(dataset) is session.samples(dataset)
+    assert seen == [("/my/pages", 3)]
+
+
+class Loaded:
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+
+def test_one_variant_at_a_time_each_loaded_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    session = bench(device="cuda:1", dtype="float16")
+    loaded: list[weakref.ref[Loaded]] = []
+
+    def load(model: Any, compression: Any, source: Source, **options: Any) -> Loaded:
+        assert [ref() for ref in loaded if ref()] == [], "the one before is still in memory"
+        assert options == {"device": "cuda:1", "dtype": "float16"}
+        assert source == model.sources["embedded"]
+        made = Loaded(f"{model.name}_{compression.name}")
+        loaded.append(weakref.ref(made))
+        return made
+
+    monkeypatch.setattr(variant, "load", load)
+    names = [session.variant(cell.model, cell.compression).name for cell in session.cells()]
+    assert names == [cell.variant for cell in session.cells()]
+    assert session.loads == {cell.variant: 1 for cell in session.cells()}
+
+
+SCORED = Scored("h", "q", ("r",), "a", {"bertscore": 1.0, "anls": 1.0})
+
+
+def test_a_run_is_made_once_and_watched(monkeypatch: pytest.MonkeyPatch) -> None:
+    session, seen = bench(batch_size=7), []
+    cell = next(cell for cell in session.cells() if cell.dataset.name == "docvqa")
+
+    def make(cell: Cell, *parts: Any, done: Any, **options: Any) -> Run:
+        assert options == {"tier": "embedded", "batch_size": 7}
+        done(2), done(1)
+        return Run(cell.id, "embedded", {}, {}, {}, {"a": SCORED})
+
+    monkeypatch.setattr(evaluate, "evaluate", make)
+    monkeypatch.setattr(session, "samples", lambda dataset: Samples((None,) * 3, 0))
+    monkeypatch.setattr(session, "variant", lambda model, compression: None)
+    runs = [session.run(cell, lambda *state: seen.append(state)) for _ in range(2)]
+    assert runs[0] is runs[1] is session.runs[cell.id]
+    assert seen == [(cell, 0, 3), (cell, 2, 3), (cell, 3, 3)]
+
+
+def test_a_run_that_fails_is_not_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    session, tried = bench(), []
+
+    def fail(dataset: Any) -> Samples:
+        tried.append(dataset.name)
+        raise DataError("no such data")
+
+    monkeypatch.setattr(session, "samples", fail)
+    for _ in range(2):
+        with pytest.raises(DataError, match="no such data"):
+            session.run(session.cells()[0])
+    assert len(tried) == 1 and session.runs == {}
+
+
+def test_baselines_are_written_only_when_asked(tmp_path: Path) -> None:
+    def judged(score: float, **options: Any) -> str:
+        session = bench(baselines=tmp_path, data=("docvqa",), **options)
+        cell = session.cells()[0]
+        scored = replace(SCORED, scores={"bertscore": score, "anls": 1.0})
+        verdict = session.judge(cell, Run(cell.id, "embedded", {}, {}, {}, {"a": scored}))
+        assert session.verdicts == {cell.id: verdict}
+        return verdict.status
+
+    with pytest.raises(BaselineError, match="has no baseline"):
+        judged(0.5)
+    assert judged(0.5, write="new") == "pass"
+    assert judged(0.4, write="new") == "regression", "it was there already"
+    assert judged(0.4, limit=1) == "regression"
+    assert judged(0.4, write="update") == "pass"
+    assert judged(0.5) == "improved"
+    assert judged(0.3, baseline_of="qwen2") == "regression"
