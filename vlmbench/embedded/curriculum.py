@@ -33,16 +33,16 @@ class Stage:
 
 
 _ALL = {
-    "read_line": 0.05,
-    "name_shapes": 0.04,
-    "read_page": 0.10,
-    "list_shapes": 0.06,
-    "look_up": 0.06,
-    "docvqa": 0.16,
-    "vqav2": 0.22,
-    "flickr30k": 0.11,
-    "science_words": 0.09,
-    "scienceqa": 0.16,
+    "read_line": 0.14,
+    "name_shapes": 0.10,
+    "read_page": 0.03,
+    "list_shapes": 0.05,
+    "look_up": 0.08,
+    "docvqa": 0.17,
+    "vqav2": 0.17,
+    "flickr30k": 0.10,
+    "science_words": 0.06,
+    "scienceqa": 0.10,
 }
 # Looking a word up among lettered choices needs 50,000 samples, and they may be plain text.
 # Single lines and single shapes come before whole pictures: finding one cell among nine is learnt
@@ -51,12 +51,12 @@ STAGES = (
     Stage("look_up", Plan(1000, muon_rate=6e-3, adamw_rate=3e-3), {"look_up": 1.0}, batch=128),
     Stage(
         "parts",
-        Plan(400, muon_rate=5e-3, adamw_rate=2e-3, floor=0.3),
+        Plan(200, muon_rate=5e-3, adamw_rate=2e-3, floor=0.3),
         {"read_line": 0.6, "name_shapes": 0.3, "look_up": 0.1},
         batch=64,
         tower=False,
     ),
-    Stage("questions", Plan(1250, muon_rate=4e-3, adamw_rate=1.5e-3), _ALL),
+    Stage("questions", Plan(600, muon_rate=4e-3, adamw_rate=1.5e-3), _ALL),
 )
 
 
