@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: bench test lint clean
+.PHONY: bench test lint system clean
 
 bench: $(READY)
 	$(BIN)/pytest tests/benchmarks/test_regression.py -k "not lm"
@@ -23,6 +23,10 @@ $(READY): pyproject.toml constraints.txt Makefile
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) || { echo "make: cannot create $(VENV): is the venv module installed (Debian: python3-venv)?"; exit 1; }
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[video,dev]' || { echo "make: installation failed: is a package index reachable, and are 6 GB free?"; exit 1; }
 	@touch $@
+
+# Java, for the test that holds CIDEr against the COCO evaluation's own tokenizer; skipped without.
+system:
+	@command -v java >/dev/null || { apt-get update -q && apt-get install -q -y --no-install-recommends default-jre-headless; }
 
 clean:
 	rm -rf $(VENV)
