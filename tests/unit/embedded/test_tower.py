@@ -41,6 +41,11 @@ def test_written_text_is_read_again(text: str) -> None:
     grid = labels(canvas).view(3, 9, -1)
     assert "".join(read(label) for label in grid[1]) == text
     assert grid[0].sum() == grid[2].sum() == 0
+    for column in range(9):
+        darkest, _ = (
+            canvas.image.crop((28 * column, 28, 28 * column + 28, 56)).convert("L").getextrema()
+        )
+        assert (darkest < 128) == bool(read(grid[1, column])), "ink is where the labels say"
 
 
 def test_a_thing_is_where_it_covers_a_token() -> None:
