@@ -1,8 +1,9 @@
 """What is timed is what is said, and the environment is plain data."""
 
-from __future__ import math
+from __future__ import annotations
 
 import json
+import math
 import os
 import subprocess
 import sys
