@@ -75,7 +75,7 @@ class Verdict:
         for c in self.comparisons:
             if c.status == "regression":
                 lines += self._flips(c.gate.metric)
-        lines += [f"Accept it:  pytest -k {self.run.cell} --baseline-update"]
+        lines += ["Accept it:  " + _again(self.run.cell, self.run.tier, "--baseline-update")]
         return lines
 
     def _flips(self, metric: str) -> list[str]:
@@ -109,8 +109,14 @@ def path_of(folder: Path, tier: str, cell: Cell, of_model: str | None = None) ->
     return folder / tier / cell.dataset.name / f"{variant}.json"
 
 
-def load(path: Path, cell: str) -> Run:
-    """Read a baseline.
+def _again(cell: str, tier: str, option: str) -> str:
+    """The command that judges a cell again with an option."""
+    where = "" if tier == "embedded" else f" --tier {tier}"
+    return f"pytest -k {cell}{where} {option}"
+
+
+def load(path: Path, cell: str, tier: str) -> Run:
+    """Read the baseline of a cell.
 
     Raises:
         BaselineError: there is none, or the file is not as `save` wrote it.
@@ -120,12 +126,12 @@ def load(path: Path, cell: str) -> Run:
     except FileNotFoundError:
         raise BaselineError(
             f"{cell} has no baseline: {path} does not exist. "
-            f"Write it:  pytest -k {cell} --baseline-new"
+            "Write it:  " + _again(cell, tier, "--baseline-new")
         ) from None
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise BaselineError(
             f"the baseline {path} cannot be read ({type(error).__name__}: {error}). Restore it "
-            f"from version control, or write it again:  pytest -k {cell} --baseline-update"
+            "from version control, or write it again:  " + _again(cell, tier, "--baseline-update")
         ) from None
 
 
@@ -176,8 +182,10 @@ def _check_protocol(run: Run, baseline: Run) -> None:
     if differing:
         raise BaselineError(
             f"the baseline of {run.cell} was made under another protocol and cannot judge this "
-            "run:\n" + "\n".join(differing) + f"\nMake a new one:  pytest -k {run.cell} "
-            "--baseline-update"
+            "run:\n"
+            + "\n".join(differing)
+            + "\nMake a new one:  "
+            + _again(run.cell, run.tier, "--baseline-update")
         )
 
 
@@ -192,7 +200,8 @@ def _check_samples(run: Run, baseline: Run, partial: bool) -> None:
         raise BaselineError(
             f"the baseline of {run.cell} was made on other samples: {len(changed)} are new or "
             f"changed (first: {(changed or ['none'])[0]}), {len(missing)} are missing (first: "
-            f"{(missing or ['none'])[0]}). Make a new one:  pytest -k {run.cell} --baseline-update"
+            f"{(missing or ['none'])[0]}). Make a new one:  "
+            + _again(run.cell, run.tier, "--baseline-update")
         )
 
 

@@ -197,7 +197,7 @@ class Bench:
             baselines.save(path, run)
         verdict = baselines.compare(
             run,
-            baselines.load(path, f"{path.stem}-{cell.dataset.name}"),
+            baselines.load(path, f"{path.stem}-{cell.dataset.name}", self.options.tier),
             cell.dataset.gates,
             partial=self.options.limit is not None,
         )

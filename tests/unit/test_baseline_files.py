@@ -24,10 +24,12 @@ def run(score: float) -> Run:
 def test_a_missing_baseline_comes_with_the_command(tmp_path: Path) -> None:
     path = tmp_path / "none.json"
     with pytest.raises(BaselineError) as missing:
-        load(path, CELL)
+        load(path, CELL, "embedded")
     assert f"{path} does not exist. Write it:  pytest -k {CELL} --baseline-new" in str(
         missing.value
     )
+    with pytest.raises(BaselineError, match=f"pytest -k {CELL} --tier hub --baseline-new"):
+        load(path, CELL, "hub")
 
 
 WHOLE = run(1.0).to_json()
@@ -46,7 +48,7 @@ def test_a_damaged_baseline_is_named(data: bytes, tmp_path: Path) -> None:
     path = tmp_path / "damaged.json"
     path.write_bytes(data)
     with pytest.raises(BaselineError, match=r"damaged\.json cannot be read .*--baseline-update"):
-        load(path, CELL)
+        load(path, CELL, "embedded")
 
 
 def test_where_a_baseline_is() -> None:
@@ -61,7 +63,7 @@ def test_where_a_baseline_is() -> None:
 def test_saving_is_all_or_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "embedded" / "docvqa" / "qwen2_4bit.json"
     save(path, run(1.0))
-    assert load(path, CELL) == run(1.0)
+    assert load(path, CELL, "embedded") == run(1.0)
 
     def half(self: Path, text: str, **options: Any) -> None:
         self.write_bytes(text.encode()[:50])
@@ -70,5 +72,5 @@ def test_saving_is_all_or_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(Path, "write_text", half)
     with pytest.raises(OSError, match="No space left"):
         save(path, run(0.0))
-    assert load(path, CELL) == run(1.0)
+    assert load(path, CELL, "embedded") == run(1.0)
     assert list(path.parent.iterdir()) == [path]

@@ -64,6 +64,19 @@ def test_rows_without_a_picture_are_counted(folder: Path) -> None:
     assert (len(samples.items), samples.left_out) == (500, 41)
 
 
+@pytest.mark.parametrize("answer", [-1, 2, None])
+def test_the_number_of_no_choice_is_refused(answer: int | None) -> None:
+    row = {"image": ROW["image"], "question": "?", "choices": ["a", "b"], "answer": answer}
+    with pytest.raises(DataError, match=f"answer {answer} is the number of none of 2 choices"):
+        datasets()["scienceqa"].read(row, 0)
+
+
+def test_an_id_of_zero_is_an_id() -> None:
+    row = {"image": ROW["image"], "question": "?", "multiple_choice_answer": "x"}
+    assert datasets()["vqav2"].read({**row, "question_id": 0}, 7).id == "0"
+    assert datasets()["vqav2"].read({**row, "question_id": None}, 7).id == "7"
+
+
 def test_only_rows_of_the_wanted_value(folder: Path) -> None:
     rows = [{**ROW, "id": "a", "split": "train"}, {**ROW, "id": "b"}, {**ROW, "id": "c"}]
     samples = read(DOCVQA, replace(write(rows, folder), where=WHERE))
@@ -93,6 +106,7 @@ def test_a_fallback_is_read_by_its_own_rules(folder: Path) -> None:
         ([{**ROW, "image": 3}], "cannot be read.*\n.*Unsupported cast"),
         ([ROW, ROW], "1 sample ids occur twice, first 'a'. Ids must be unique"),
         ([ROW, {**ROW, "id": "b", "answers": []}], "1 samples have no reference, first 'b'"),
+        ([{**ROW, "answers": "x"}], "row 0 of docvqa .*expected a list of texts, got 'x'"),
         ([{**ROW, "split": "train"}], r"has no sample \(1 rows are not part of the task\)"),
     ],
 )

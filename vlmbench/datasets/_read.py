@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from vlmbench.errors import DataError
-from vlmbench.spec import Source
+from vlmbench.spec import Row, Source
 
 
 def embedded(name: str) -> Source:
@@ -27,3 +27,16 @@ def picture(cell: Any) -> bytes:
 def picture_id(data: bytes) -> str:
     """Content hash of an encoded picture: questions on one picture share it."""
     return hashlib.sha256(data).hexdigest()[:16]
+
+
+def texts(cell: Any) -> tuple[str, ...]:
+    """A column's cell that lists texts. A single text is refused: it would become its letters."""
+    if isinstance(cell, str) or not all(isinstance(text, str) for text in cell):
+        raise DataError(f"expected a list of texts, got {str(cell)[:80]!r}")
+    return tuple(cell)
+
+
+def identity(row: Row, number: int, *columns: str) -> str:
+    """The row's own id in the first of `columns` that it has, else its number."""
+    own = (row[name] for name in columns if row.get(name) is not None)
+    return str(next(own, number))

@@ -1,6 +1,6 @@
 """DocVQA: a question about a document page (Mathew et al., arXiv 2007.00398)."""
 
-from vlmbench.datasets._read import embedded, picture, picture_id
+from vlmbench.datasets._read import embedded, identity, picture, picture_id, texts
 from vlmbench.spec import Dataset, Gate, Row, Sample, Source
 
 
@@ -8,10 +8,10 @@ def _read(row: Row, number: int) -> Sample:
     image = picture(row["image"])
     query = row.get("query") or {}
     return Sample(
-        id=str(row.get("id") or row.get("questionId") or number),
+        id=identity(row, number, "id", "questionId"),
         pictures=(image,),
         question=row.get("question") or query["en"],
-        references=tuple(row["answers"]),
+        references=texts(row["answers"]),
         cluster=picture_id(image),
     )
 
@@ -37,7 +37,7 @@ DOCVQA = Dataset(
         "which_number",
         "phone",
         "goods",
-        "date",
+        "units",
         "city",
         "code",
     ),

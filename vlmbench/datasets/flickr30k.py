@@ -1,16 +1,16 @@
 """Flickr30k: a picture described in a sentence, against five captions (TACL 2014, Young et al.)."""
 
-from vlmbench.datasets._read import embedded, picture, picture_id
+from vlmbench.datasets._read import embedded, identity, picture, picture_id, texts
 from vlmbench.spec import Dataset, Gate, Row, Sample, Source
 
 
 def _read(row: Row, number: int) -> Sample:
     image = picture(row["image"])
     return Sample(
-        id=str(row.get("img_id") or number),
+        id=identity(row, number, "img_id"),
         pictures=(image,),
         question="What is happening in the image",
-        references=tuple(row["caption"]),
+        references=texts(row["caption"]),
         cluster=picture_id(image),
     )
 

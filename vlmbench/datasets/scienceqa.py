@@ -3,7 +3,8 @@
 Only questions with a picture are asked; the others are counted as left out.
 """
 
-from vlmbench.datasets._read import embedded, picture, picture_id
+from vlmbench.datasets._read import embedded, picture, picture_id, texts
+from vlmbench.errors import DataError
 from vlmbench.spec import Dataset, Gate, Row, Sample, Source
 
 CLOSING = "Please answer directly with only the letter of the correct option."
@@ -13,14 +14,17 @@ def _read(row: Row, number: int) -> Sample | None:
     if row["image"] is None:
         return None
     image = picture(row["image"])
-    letters = [chr(ord("A") + i) for i in range(len(row["choices"]))]
-    options = [f"{a}. {text}" for a, text in zip(letters, row["choices"], strict=True)]
+    choices, right = texts(row["choices"]), row["answer"]
+    if right not in range(len(choices)):
+        raise DataError(f"answer {right!r} is the number of none of {len(choices)} choices")
+    letters = [chr(ord("A") + i) for i in range(len(choices))]
+    options = [f"{a}. {text}" for a, text in zip(letters, choices, strict=True)]
     lines = [row["question"], *options, row.get("hint") or "", CLOSING]
     return Sample(
         id=str(number),
         pictures=(image,),
         question="\n".join(line for line in lines if line),
-        references=(letters[row["answer"]], row["choices"][row["answer"]]),
+        references=(letters[right], choices[right]),
         cluster=picture_id(image),
     )
 

@@ -1,6 +1,6 @@
 """VQAv2: a short question about a picture, answered by ten annotators (arXiv 1612.00837)."""
 
-from vlmbench.datasets._read import embedded, picture, picture_id
+from vlmbench.datasets._read import embedded, identity, picture, picture_id, texts
 from vlmbench.spec import Dataset, Gate, Row, Sample, Source
 
 
@@ -8,10 +8,10 @@ def _read(row: Row, number: int) -> Sample:
     image = picture(row["image"])
     ten = [entry["answer"] for entry in row.get("answers") or ()]
     return Sample(
-        id=str(row.get("question_id") or number),
+        id=identity(row, number, "question_id"),
         pictures=(image,),
         question=row["question"],
-        references=tuple(ten) or (row["multiple_choice_answer"],),
+        references=texts(ten or [row["multiple_choice_answer"]]),
         cluster=picture_id(image),
     )
 
