@@ -6,9 +6,11 @@ saved state as if it had never stopped.
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -46,22 +48,22 @@ class Plan:
         return self.floor + (1 - self.floor) * 0.5 * (1 + math.cos(math.pi * min(1.0, done)))
 
 
-class _Steps(torch.utils.data.Dataset["Batch"]):
+class _Steps(torch.utils.data.Dataset["list[Batch]"]):
     """Batches by step number, so that a worker process can prepare them ahead."""
 
-    def __init__(self, batch_at: Callable[[int], Batch], first: int, steps: int) -> None:
+    def __init__(self, batch_at: Callable[[int], list[Batch]], first: int, steps: int) -> None:
         self.batch_at, self.first, self.steps = batch_at, first, steps
 
     def __len__(self) -> int:
         return max(0, self.steps - self.first)
 
-    def __getitem__(self, index: int) -> Batch:
+    def __getitem__(self, index: int) -> list[Batch]:
         return self.batch_at(self.first + index)
 
 
 def train(
     network: nn.Module,
-    batch_at: Callable[[int], Batch],
+    batch_at: Callable[[int], list[Batch]],
     loss_of: Callable[[Batch], Tensor],
     plan: Plan,
     *,
@@ -71,6 +73,7 @@ def train(
 ) -> None:
     """Train `network` in place, resuming from `folder` where a state is saved.
 
+    A step's batch comes in parts, each weighing the same, whose gradients add up.
     `watch` is called after every step with its number and loss. Raises CheckpointError where the
     saved state is of another network, ArithmeticError where the loss is no longer finite.
     """
@@ -80,20 +83,27 @@ def train(
         _Steps(batch_at, first, plan.steps), batch_size=None, num_workers=1, prefetch_factor=6
     )
     network.train()
-    for step, batch in enumerate(loader, start=first):
-        loss = loss_of({name: tensor.to(device) for name, tensor in batch.items()})
-        if not torch.isfinite(loss):
-            raise ArithmeticError(f"the loss of step {step} is {loss.item()}: lower the rate")
+
+    def learn(part: Batch, of: int) -> float:
+        loss = loss_of({name: tensor.to(device) for name, tensor in part.items()}) / of
         loss.backward()  # type: ignore[no-untyped-call]
-        torch.nn.utils.clip_grad_norm_(network.parameters(), plan.clip)
-        for optimizer, rate in optimizers:
-            for group in optimizer.param_groups:
-                group["lr"] = rate * plan.scale(step)
-            optimizer.step()
-            optimizer.zero_grad(set_to_none=True)
-        watch(step, loss.item())
-        if (step + 1) % plan.save_every == 0 or step + 1 == plan.steps:
-            _save(network, optimizers, folder, step + 1)
+        return loss.item()
+
+    # Parts go side by side: small matrices gain nothing from threads inside an operation.
+    with ThreadPoolExecutor() as pool:
+        for step, parts in enumerate(loader, start=first):
+            total = sum(pool.map(learn, parts, itertools.repeat(len(parts))))
+            if not math.isfinite(total):
+                raise ArithmeticError(f"the loss of step {step} is {total}: lower the rate")
+            torch.nn.utils.clip_grad_norm_(network.parameters(), plan.clip)
+            for optimizer, rate in optimizers:
+                for group in optimizer.param_groups:
+                    group["lr"] = rate * plan.scale(step)
+                optimizer.step()
+                optimizer.zero_grad(set_to_none=True)
+            watch(step, total)
+            if (step + 1) % plan.save_every == 0 or step + 1 == plan.steps:
+                _save(network, optimizers, folder, step + 1)
     network.eval()
 
 

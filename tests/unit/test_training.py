@@ -28,14 +28,26 @@ class Net(nn.Module):
         return nn.functional.cross_entropy(logits * batch["scale"], batch["next"])
 
 
-def batch_at(step: int) -> dict[str, Tensor]:
+def part_at(step: int) -> dict[str, Tensor]:
     generator = torch.Generator().manual_seed(step)
     ids = torch.randint(5, (6,), generator=generator)
     return {"ids": ids, "next": (ids + 1) % 5, "scale": torch.tensor(1.0)}
 
 
-def poisoned_at(step: int) -> dict[str, Tensor]:
-    return batch_at(step) | ({"scale": torch.tensor(float("nan"))} if step == 5 else {})
+def batch_at(step: int) -> list[dict[str, Tensor]]:
+    return [part_at(step)]
+
+
+def poisoned_at(step: int) -> list[dict[str, Tensor]]:
+    return [part_at(step) | ({"scale": torch.tensor(float("nan"))} if step == 5 else {})]
+
+
+def halved_at(step: int) -> list[dict[str, Tensor]]:
+    whole = part_at(step)
+    return [
+        {name: tensor[half] if tensor.ndim else tensor for name, tensor in whole.items()}
+        for half in (slice(3), slice(3, 6))
+    ]
 
 
 PLANS = {
@@ -70,7 +82,7 @@ def test_resuming_equals_never_stopping(name: str, tmp_path: Path) -> None:
     assert later.items() <= losses.items()
     assert equal(resumed, whole)
     assert not equal(resumed, Net())
-    assert whole.loss(batch_at(0)) < 0.9 * Net().loss(batch_at(0))
+    assert whole.loss(part_at(0)) < 0.9 * Net().loss(part_at(0))
     assert not resumed.training
 
 
@@ -79,6 +91,16 @@ def test_a_finished_training_is_not_repeated(name: str, tmp_path: Path) -> None:
     whole, _ = taught(PLANS[name], tmp_path)
     again, losses = taught(PLANS[name], tmp_path)
     assert equal(again, whole) and losses == {}
+
+
+def test_a_batch_in_parts_teaches_what_the_whole_does(tmp_path: Path) -> None:
+    whole, losses = taught(PLANS["adamw"], tmp_path / "whole")
+    net, halves = Net(), {}
+    folder = tmp_path / "halves"
+    train(net, halved_at, net.loss, PLANS["adamw"], folder=folder, watch=halves.__setitem__)
+    assert halves == pytest.approx(losses, rel=1e-4)
+    for one, other in zip(net.parameters(), whole.parameters(), strict=True):
+        assert torch.allclose(one, other, atol=1e-4)
 
 
 def test_what_is_frozen_stays(tmp_path: Path) -> None:
