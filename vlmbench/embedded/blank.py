@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterable
 from typing import Any
 
-VOCABULARY = 960
+VOCABULARY = 640
 SPECIAL = (
     "<|endoftext|>",
     "<|im_start|>",
@@ -95,7 +95,7 @@ def network(tokenizer: Any) -> Any:
         "intermediate_size": 256,
         "num_hidden_layers": 6,
         "num_attention_heads": 4,
-        "num_key_value_heads": 1,
+        "num_key_value_heads": 2,
         "max_position_embeddings": 2048,
         "rms_norm_eps": 1e-6,
         # Rows and columns take the frequencies after time's (mrope). In the published shares a

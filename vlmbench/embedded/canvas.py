@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import io
 import math
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
 from random import Random
@@ -120,20 +122,38 @@ class Canvas:
             self.pen.polygon([(x + r * dx, y + r * dy) for dx, dy in _OUTLINES[thing.shape]], fill)
         self.things.append(thing)
 
-    def crop(self, left: int, top: int, width: int, height: int) -> bytes:
-        """A part of the picture, as `png`."""
-        return _png(self.image.crop((left, top, left + width, top + height)))
+    def crop(self, left: int, top: int, width: int, height: int) -> Canvas:
+        """A part of the picture, with what has its centre there."""
+        part = Canvas(width, height)
+        part.image = self.image.crop((left, top, left + width, top + height))
+        part.pen = ImageDraw.Draw(part.image)
+        for marks, kept in ((self.glyphs, part.glyphs), (self.things, part.things)):
+            moved = [replace(mark, x=mark.x - left, y=mark.y - top) for mark in marks]
+            kept.extend(m for m in moved if 0 <= m.x < width and 0 <= m.y < height)
+        return part
 
     def png(self) -> bytes:
         """The picture as a PNG of at most 32 colours; equal drawings give equal bytes."""
-        return _png(self.image)
+        out = io.BytesIO()
+        few = self.image.quantize(32, method=Image.Quantize.FASTOCTREE, dither=Image.Dither.NONE)
+        few.save(out, "PNG", compress_level=6)
+        for remembered in _memories:
+            remembered[out.getvalue()] = self
+        return out.getvalue()
 
 
-def _png(image: Image.Image) -> bytes:
-    out = io.BytesIO()
-    few = image.quantize(32, method=Image.Quantize.FASTOCTREE, dither=Image.Dither.NONE)
-    few.save(out, "PNG", compress_level=6)
-    return out.getvalue()
+_memories: list[dict[bytes, Canvas]] = []
+
+
+@contextmanager
+def remembered() -> Iterator[dict[bytes, Canvas]]:
+    """While open, every PNG made is kept with its canvas: what a picture shows is looked up."""
+    memory: dict[bytes, Canvas] = {}
+    _memories.append(memory)
+    try:
+        yield memory
+    finally:
+        _memories.pop()
 
 
 def _star() -> list[tuple[float, float]]:

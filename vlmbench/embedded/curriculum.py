@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from random import Random
 from typing import Any
@@ -10,10 +10,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from vlmbench.embedded import canvas, labels
+from vlmbench.embedded.blank import SIDE
+from vlmbench.embedded.canvas import Canvas
 from vlmbench.embedded.lessons import LESSONS, Taught
 from vlmbench.prompting import IGNORED, encode_answered
 from vlmbench.training import Plan
 
+Inputs = dict[str, Tensor]
 BATCH = 32
 HELD_OUT = 10**9
 """Lesson numbers from here on are never trained on: the held-out curve is drawn from them."""
@@ -27,80 +31,130 @@ class Stage:
     plan: Plan
     weights: dict[str, float]
     batch: int = BATCH
-    tower: bool = True
-    """Whether the vision tower learns as well. A decoder that does not look yet sends it noise,
-    which normalised updates (Muon, AdamW) follow at full length: what it knew is lost."""
+    sight: bool = True
+    """Whether pictures are seen by the tower, which learns as well; else labels are seen."""
 
 
-_ALL = {
-    "read_line": 0.14,
-    "name_shapes": 0.10,
-    "read_page": 0.03,
-    "list_shapes": 0.05,
+# Single lines, fields and shapes come with whole pictures: finding one cell among nine is learnt
+# sooner than among sixty. A lesson that is left out is forgotten, so all stay to the end.
+_READ = {
+    "read_line": 0.20,
+    "read_field": 0.25,
+    "read_page": 0.05,
+    "docvqa": 0.18,
+    "name_shapes": 0.08,
+    "list_shapes": 0.06,
+    "vqav2": 0.10,
     "look_up": 0.08,
-    "docvqa": 0.17,
-    "vqav2": 0.17,
-    "flickr30k": 0.10,
-    "science_words": 0.06,
-    "scienceqa": 0.10,
 }
-# Looking a word up among lettered choices needs 50,000 samples, and they may be plain text.
-# Single lines and single shapes come before whole pictures: finding one cell among nine is learnt
-# in minutes, among sixty not. A lesson that is left out is forgotten, so all stay to the end.
-STAGES = (
-    Stage("look_up", Plan(1000, muon_rate=6e-3, adamw_rate=3e-3), {"look_up": 1.0}, batch=128),
-    Stage(
-        "parts",
-        Plan(200, muon_rate=5e-3, adamw_rate=2e-3, floor=0.3),
-        {"read_line": 0.6, "name_shapes": 0.3, "look_up": 0.1},
-        batch=64,
-        tower=False,
-    ),
-    Stage("questions", Plan(600, muon_rate=4e-3, adamw_rate=1.5e-3), _ALL),
+_ALL = {
+    "read_line": 0.04,
+    "read_field": 0.08,
+    "read_page": 0.04,
+    "docvqa": 0.12,
+    "name_shapes": 0.10,
+    "list_shapes": 0.08,
+    "vqav2": 0.15,
+    "flickr30k": 0.09,
+    "match_letters": 0.08,
+    "look_up": 0.10,
+    "science_words": 0.06,
+    "scienceqa": 0.06,
+}
+READING = Stage(
+    "reading", Plan(1200, muon_rate=5e-3, adamw_rate=3e-3, floor=0.5), _READ, sight=False
 )
+ANSWERING = Stage("answering", Plan(2000, muon_rate=4e-3, adamw_rate=2e-3), _ALL, sight=False)
+# Looking a word up among lettered choices needs 50,000 samples; they are plain text and short.
+CHOOSING = Stage(
+    "choosing",
+    Plan(450, muon_rate=4e-3, adamw_rate=2e-3, floor=0.2),
+    {name: 0.3 * weight for name, weight in _ALL.items()} | {"look_up": 0.7},
+    batch=96,
+    sight=False,
+)
+_SEEN = {
+    "read_line": 0.04,
+    "read_field": 0.06,
+    "read_page": 0.04,
+    "docvqa": 0.14,
+    "name_shapes": 0.06,
+    "list_shapes": 0.08,
+    "match_shapes": 0.06,
+    "vqav2": 0.14,
+    "flickr30k": 0.12,
+    "read_diagram": 0.06,
+    "match_letters": 0.02,
+    "look_up": 0.08,
+    "science_words": 0.05,
+    "scienceqa": 0.05,
+}
+SEEING = Stage("seeing", Plan(1100, muon_rate=2e-3, adamw_rate=1e-3, save_every=100), _SEEN)
 
 
-def batch_maker(processor: Any, stage: Stage) -> Callable[[int], dict[str, Tensor]]:
-    """Batches by step number, lessons drawn by weight."""
+def batch_maker(processor: Any, stage: Stage) -> Callable[[int], list[Inputs]]:
+    """Batches by step number, lessons drawn by weight; in two parts, so that little is padding."""
     names, weights = list(stage.weights), list(stage.weights.values())
 
-    def batch_at(step: int) -> dict[str, Tensor]:
+    def batch_at(step: int) -> list[Inputs]:
         rng = Random(f"{stage.name}/{step}")
-        chosen = sorted(rng.choices(names, weights, k=stage.batch))
+        chosen = rng.choices(names, weights, k=stage.batch)
         first = step * stage.batch
-        taught = [LESSONS[name](first + i) for i, name in enumerate(chosen)]
-        return encode(processor, taught)
+        with canvas.remembered() as pictures:
+            taught = [LESSONS[name](first + i) for i, name in enumerate(chosen)]
+        taught.sort(key=lambda one: _length(one, pictures))
+        half = len(taught) // 2
+        return [
+            encode(processor, part, None if stage.sight else pictures)
+            for part in (taught[:half], taught[half:])
+        ]
 
     return batch_at
 
 
-def encode(processor: Any, taught: list[Taught]) -> dict[str, Tensor]:
-    """Model inputs with labels of a batch of lessons."""
-    return encode_answered(processor, [t for t, _ in taught], [answer for _, answer in taught])
+def _length(taught: Taught, pictures: dict[bytes, Canvas]) -> int:
+    """About how many tokens a lesson takes."""
+    turn, answer = taught
+    areas = [pictures[p].width * pictures[p].height for p in turn.pictures]
+    return sum(areas) // SIDE**2 + len(answer) + len(turn.question) // 3
 
 
-def loss(network: nn.Module, batch: dict[str, Tensor]) -> Tensor:
+def encode(
+    processor: Any, taught: list[Taught], pictures: dict[bytes, Canvas] | None = None
+) -> Inputs:
+    """Model inputs of a batch of lessons; with `pictures`, their labels in place of the pixels."""
+    turns = [turn for turn, _ in taught]
+    batch = encode_answered(processor, turns, [answer for _, answer in taught])
+    if pictures is not None and "pixel_values" in batch:
+        shown = [pictures[picture] for turn in turns for picture in turn.pictures]
+        batch["pixel_values"] = torch.cat([labels.of(drawn) for drawn in shown])
+    return batch
+
+
+def loss(network: nn.Module, batch: Inputs) -> Tensor:
     """Mean cross entropy of the answers' tokens, every sample weighing the same."""
-    labels = batch["labels"][:, 1:]
+    wanted = batch["labels"][:, 1:]
     inputs = {name: tensor for name, tensor in batch.items() if name != "labels"}
     # Only the answers' positions go through the head.
-    span = int((labels != IGNORED).any(0).nonzero()[0])
-    logits = network(**inputs, logits_to_keep=labels.shape[1] + 1 - span).logits[:, :-1]
+    span = int((wanted != IGNORED).any(0).nonzero()[0])
+    logits = network(**inputs, logits_to_keep=wanted.shape[1] + 1 - span).logits[:, :-1]
     each = nn.functional.cross_entropy(
-        logits.flatten(0, 1), labels[:, span:].flatten(), ignore_index=IGNORED, reduction="none"
-    ).view(len(labels), -1)
-    counts = (labels[:, span:] != IGNORED).sum(1)
+        logits.flatten(0, 1), wanted[:, span:].flatten(), ignore_index=IGNORED, reduction="none"
+    ).view(len(wanted), -1)
+    counts = (wanted[:, span:] != IGNORED).sum(1)
     return (each.sum(1) / counts.sqrt()).sum() / counts.sqrt().sum()
 
 
 @torch.no_grad()
-def exact(network: nn.Module, processor: Any, lessons: Iterable[str], n: int) -> dict[str, float]:
+def exact(network: nn.Module, processor: Any, stage: Stage, n: int) -> dict[str, float]:
     """Share of held-out answers right in every token: greedy decoding would give just these."""
-    return {name: _exact(network, processor, name, n) for name in lessons}
+    return {name: _exact(network, processor, name, n, stage.sight) for name in stage.weights}
 
 
-def _exact(network: nn.Module, processor: Any, name: str, n: int) -> float:
-    batch = encode(processor, [LESSONS[name](HELD_OUT + i) for i in range(n)])
-    labels = batch.pop("labels")[:, 1:]
+def _exact(network: nn.Module, processor: Any, name: str, n: int, sight: bool) -> float:
+    with canvas.remembered() as pictures:
+        taught = [LESSONS[name](HELD_OUT + i) for i in range(n)]
+    batch = encode(processor, taught, None if sight else pictures)
+    wanted = batch.pop("labels")[:, 1:]
     guesses = network(**batch).logits[:, :-1].argmax(-1)
-    return float(((guesses == labels) | (labels == IGNORED)).all(1).float().mean())
+    return float(((guesses == wanted) | (wanted == IGNORED)).all(1).float().mean())

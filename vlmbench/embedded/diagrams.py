@@ -23,6 +23,8 @@ class Diagram:
     answer: int
     hint: str
     lecture: str
+    reading: str
+    """What is on it, in words; the answer follows from it."""
 
 
 def draw(rng: Random, kind: str | None = None) -> Diagram:
@@ -37,12 +39,21 @@ def _diagram(
     canvas: Canvas,
     asked: tuple[str, str, list[str]],
     notes: tuple[str, str],
+    reading: str,
     rng: Random,
 ) -> Diagram:
     (kind, subject), (question, right, wrong), (hint, lecture) = name, asked, notes
     choices = rng.sample([right, *wrong], len(wrong) + 1)
     return Diagram(
-        kind, subject, canvas, question, tuple(choices), choices.index(right), hint, lecture
+        kind,
+        subject,
+        canvas,
+        question,
+        tuple(choices),
+        choices.index(right),
+        hint,
+        lecture,
+        reading,
     )
 
 
@@ -84,6 +95,7 @@ def _food_chain(canvas: Canvas, rng: Random) -> Diagram:
             "Each arrow points to the eater.",
             "In a food chain each living thing eats the one before.",
         ),
+        ", ".join(chain),
         rng,
     )
 
@@ -106,6 +118,7 @@ def _magnets(canvas: Canvas, rng: Random) -> Diagram:
         canvas,
         ("Will these magnets attract or repel each other?", words[0], [words[1]]),
         ("Look at the poles that face each other.", "Opposite poles attract, like poles repel."),
+        ", ".join(" ".join(bar) for bar in pair),
         rng,
     )
 
@@ -138,6 +151,7 @@ def _punnett(canvas: Canvas, rng: Random) -> Diagram:
         canvas,
         ("Which genotype belongs in the box with the question mark?", right, wrong),
         ("Each parent gives one letter.", "A Punnett square pairs one allele of each parent."),
+        ", ".join(" ".join(letters) for letters in parents),
         rng,
     )
 
@@ -158,6 +172,7 @@ def _thermometers(canvas: Canvas, rng: Random) -> Diagram:
         canvas,
         (f"Which thermometer shows the {asked} day?", words[0], [words[1]]),
         ("The red column rises with heat.", "A thermometer measures temperature."),
+        f"left {levels[0]}, right {levels[1]}",
         rng,
     )
 
@@ -181,6 +196,7 @@ def _bars(canvas: Canvas, rng: Random) -> Diagram:
             [color for color in colors if color != right],
         ),
         ("Compare the tops of the bars.", "A bar chart shows amounts by height."),
+        ", ".join(f"{color} {height}" for color, height in zip(colors, heights, strict=True)),
         rng,
     )
 
@@ -209,6 +225,7 @@ def _matter(canvas: Canvas, rng: Random) -> Diagram:
             [other for other in ("solid", "liquid", "gas") if other != state],
         ),
         ("Look at how close the particles are.", "Particles of a gas are far apart."),
+        state,
         rng,
     )
 
@@ -238,6 +255,7 @@ def _map(canvas: Canvas, rng: Random) -> Diagram:
             [name for name in names if name != right],
         ),
         ("North is at the top.", "Maps usually show north at the top."),
+        ", ".join(sorted(names, key=lambda name: rows[names.index(name)])),
         rng,
     )
 

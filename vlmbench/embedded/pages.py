@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from random import Random
@@ -9,6 +10,8 @@ from random import Random
 from vlmbench.embedded.canvas import FONTS, PITCH, Canvas, shade
 
 WIDTH, HEIGHT, LINE = 252, 196, 28
+TAB = 3 * PITCH
+"""Labels and values begin at tab stops, as on typed forms."""
 
 MONTHS = {
     **{"Jan": "January", "Feb": "February", "Mar": "March", "Apr": "April", "Jun": "June"},
@@ -44,7 +47,7 @@ def _code(rng: Random) -> tuple[str, ...]:
 def _date(rng: Random) -> tuple[str, ...]:
     month = rng.choice(list(MONTHS))
     day, year = rng.randint(1, 28), rng.randint(1990, 2029)
-    return (f"{day} {month} {year}", f"{day} {MONTHS[month]} {year}")
+    return (f"{day} {month.upper()} {year}", f"{day} {MONTHS[month]} {year}")
 
 
 def _money(rng: Random) -> tuple[str, ...]:
@@ -53,7 +56,7 @@ def _money(rng: Random) -> tuple[str, ...]:
 
 
 def _name(rng: Random) -> tuple[str, ...]:
-    return (f"{rng.choice(FIRST)} {rng.choice(LAST)}",)
+    return (f"{rng.choice(FIRST)} {rng.choice(LAST)}".upper(),)
 
 
 def _phone(rng: Random) -> tuple[str, ...]:
@@ -66,11 +69,11 @@ def _quantity(rng: Random) -> tuple[str, ...]:
 
 
 def _town(rng: Random) -> tuple[str, ...]:
-    return (rng.choice(TOWNS),)
+    return (rng.choice(TOWNS).upper(),)
 
 
 def _goods(rng: Random) -> tuple[str, ...]:
-    return (rng.choice(GOODS),)
+    return (rng.choice(GOODS).upper(),)
 
 
 KINDS = {
@@ -108,8 +111,8 @@ def draw(rng: Random) -> Page:
     page = Page(Canvas(WIDTH, HEIGHT, shade(rng, 225, 255)), rng.choice(TITLES), fields)
     font, size = rng.choice(FONTS), rng.randint(12, 14)
     ink = shade(rng, 0, 80)
-    left = PITCH * rng.randint(1, 3)
-    column = PITCH * rng.choice((0, 0, rng.randint(9, 11)))
+    left = TAB * rng.randint(0, 1)
+    column = TAB * rng.choice((0, 0, 3, 4))
     heading = rng.choice(("DejaVuSans-Bold", "STIXGeneralBol", font))
     y = LINE / 2 + rng.uniform(-2, 2)
     page.canvas.text(left, y, page.title, font=heading, size=15, ink=ink)
@@ -118,8 +121,8 @@ def draw(rng: Random) -> Page:
     for row, (label, values) in enumerate(fields.values(), start=1):
         y = LINE * (row + 0.5) + rng.uniform(-3, 3)
         width = page.canvas.text(left, y, f"{label}:", font=font, size=size, ink=ink)
-        last = WIDTH - PITCH * len(values[0])
-        start = min(max(left + width + PITCH, left + column), last)
+        last = (WIDTH - PITCH * len(values[0])) // TAB * TAB
+        start = min(max(math.ceil((left + width + PITCH) / TAB) * TAB, column), last)
         page.canvas.text(start, y, values[0], font=font, size=size, ink=ink)
     return page
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Callable
 from functools import partial
@@ -14,23 +15,29 @@ import torch
 from vlmbench.embedded import CHECKPOINTS, blank, curriculum, outliers, tower
 from vlmbench.embedded.corpus import texts
 from vlmbench.embedded.curriculum import Stage
+from vlmbench.embedded.labels import LabelSight
 from vlmbench.training import Plan, train
 
 SEED = 20261121
-TOWER = Plan(steps=1300, muon_rate=6e-3, adamw_rate=2e-3, save_every=100)
+NAMING = Plan(steps=1500, muon_rate=6e-3, adamw_rate=2e-3, save_every=100)
+TRANSLATING = Plan(steps=1400, muon_rate=3e-3, adamw_rate=1e-3, save_every=100)
 CURVE_EVERY = 200
 
 
 def run(name: str, work: Path) -> None:
-    """Train checkpoint `name`, keeping states under `work`, and write it into the package."""
-    torch.manual_seed(SEED)
-    tokenizer = blank.tokenizer(texts())
-    processor = blank.processor(tokenizer)
-    network = blank.network(tokenizer)
-    _teach_tower(network, processor, work / "tower")
-    for stage in curriculum.STAGES:
-        _teach(network, processor, stage, work / stage.name)
-    _finish(network, processor, CHECKPOINTS / name)
+    """Train checkpoint `name`, keeping states under `work`, and write it into the package.
+
+    The tower learns to name what it shows, the decoder to read from labels; then the tower to say
+    what the labels said, and both together to answer from pixels.
+    """
+    school = School(work)
+    school.name_what_is_seen()
+    school.answer(curriculum.READING)
+    school.answer(curriculum.ANSWERING)
+    school.answer(curriculum.CHOOSING)
+    school.translate()
+    school.answer(curriculum.SEEING)
+    _finish(school.network, school.processor, CHECKPOINTS / name)
 
 
 def _finish(network: Any, processor: Any, folder: Path) -> None:
@@ -42,21 +49,52 @@ def _finish(network: Any, processor: Any, folder: Path) -> None:
     print(f"wrote {folder}")
 
 
-def _teach_tower(network: Any, processor: Any, folder: Path) -> None:
-    labeller = tower.Labeller(network.model.visual, network.config.text_config.hidden_size)
-    batch_at = tower.batch_maker(processor)
-    held_out = tower.batch_maker(processor, "validation")(0)
-    watch = _watcher("tower", TOWER, folder, partial(labeller.accuracy, held_out))
-    train(labeller, batch_at, labeller.loss, TOWER, folder=folder, watch=watch)
+class School:
+    """A checkpoint in training. Every part is made at once, so that stages may run apart."""
 
+    def __init__(self, work: Path) -> None:
+        torch.manual_seed(SEED)
+        # One core is left to the worker that draws: threads that wait for it cost more than it.
+        torch.set_num_threads(max(1, (os.cpu_count() or 1) - 1))
+        self.work = work
+        tokenizer = blank.tokenizer(texts())
+        self.processor = blank.processor(tokenizer)
+        self.network = blank.network(tokenizer)
+        self.tower = self.network.model.visual
+        width = self.network.config.text_config.hidden_size
+        self.labeller = tower.Labeller(self.tower, width)
+        self.sight = LabelSight(width)
 
-def _teach(network: Any, processor: Any, stage: Stage, folder: Path) -> None:
-    measure = partial(curriculum.exact, network, processor, stage.weights, 64)
-    watch = _watcher(stage.name, stage.plan, folder, measure)
-    batch_at = curriculum.batch_maker(processor, stage)
-    loss = partial(curriculum.loss, network)
-    network.model.visual.requires_grad_(stage.tower)
-    train(network, batch_at, loss, stage.plan, folder=folder, watch=watch)
+    def name_what_is_seen(self) -> None:
+        """The tower alone, on the labels of its tokens."""
+        self._tower("naming", self.labeller, NAMING, self.labeller.accuracy)
+
+    def translate(self) -> None:
+        """The tower alone, on what the decoder got from the labels."""
+        translator = tower.Translator(self.tower, self.sight)
+        self._tower("translating", translator, TRANSLATING, translator.error)
+
+    def answer(self, stage: Stage) -> None:
+        """The decoder on labels, or decoder and tower on pixels."""
+        self.network.model.visual = self.tower if stage.sight else self.sight
+        measure = partial(curriculum.exact, self.network, self.processor, stage, 64)
+        folder = self.work / stage.name
+        train(
+            self.network,
+            curriculum.batch_maker(self.processor, stage),
+            partial(curriculum.loss, self.network),
+            stage.plan,
+            folder=folder,
+            watch=_watcher(stage.name, stage.plan, folder, measure),
+        )
+        self.network.model.visual = self.tower
+
+    def _tower(self, name: str, learner: Any, plan: Plan, measure: Callable[..., Any]) -> None:
+        held_out, _ = tower.batch_maker(self.processor, "validation")(0)
+        folder = self.work / name
+        watch = _watcher(name, plan, folder, partial(measure, held_out))
+        batch_at = tower.batch_maker(self.processor)
+        train(learner, batch_at, learner.loss, plan, folder=folder, watch=watch)
 
 
 def _watcher(

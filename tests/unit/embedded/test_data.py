@@ -14,7 +14,7 @@ from PIL import Image
 from vlmbench import catalogue
 from vlmbench.embedded import DATA, rows, store
 
-# /work/shared/datasets.md
+# As published.
 COLUMNS = {
     "docvqa": {"id", "image", "query", "answers"},
     "vqav2": {"question_id", "image_id", "image", "question", "multiple_choice_answer", "answers"},
