@@ -18,10 +18,11 @@ def snapshot(snapshot, vlmbench_cell, bench, run):
 
     Elsewhere rounding may change a word, so the answer must only mean the same.
     """
-    made = baselines.load(bench.baseline_path(vlmbench_cell), vlmbench_cell.id).environment
+    path, tier = bench.baseline_path(vlmbench_cell), bench.options.tier
+    made = baselines.load(path, vlmbench_cell.id, tier).environment
     here = all(made.get(name) == run.environment.get(name) for name in _DECISIVE)
     variant = vlmbench_cell.variant
-    folder = Path(__file__).parent / "__snapshots__" / bench.options.tier
+    folder = Path(__file__).parent / "__snapshots__" / tier
     score = bench.entries.metrics["bertscore"].score
 
     class OneFileAVariant(AmberSnapshotExtension):
