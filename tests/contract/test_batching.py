@@ -36,13 +36,22 @@ def test_every_answer_at_32_bit_is_the_same_alone_and_in_a_batch(embedded, datas
     assert different == {}
 
 
-# Strict: a checkpoint that is sure of its answers turns this red, and the mark must go.
-@pytest.mark.xfail(
-    strict=True,
-    reason="the first checkpoint guesses digits: near ties flip in 6 (4bit, 1.5 %) to 42 (lm8bit, "
-    "10 %) of 400 answers",
+# Strict: a checkpoint that is sure of its answers turns these red, and the marks must go.
+UNMET = {
+    "8bit": "near ties of digits and letters flip in 9 of 400 answers",
+    "lm8bit": "near ties of digits and letters flip in 5 of 400 answers",
+}
+
+
+@pytest.mark.parametrize(
+    "recipe",
+    [
+        pytest.param(name, marks=pytest.mark.xfail(strict=True, reason=UNMET[name]))
+        if name in UNMET
+        else name
+        for name in QUANTIZED
+    ],
 )
-@pytest.mark.parametrize("recipe", QUANTIZED)
 def test_nearly_every_answer_of_the_others_is(embedded, recipe):
     """LLM.int8 picks its outlier columns over the whole batch: a row feels its neighbours."""
     asked, different = 0, {}

@@ -25,11 +25,10 @@ BLIND = {"docvqa": {"anls": 0.35}, "vqav2": {"vqa_accuracy": 0.60}}
 
 
 # Strict: a checkpoint that meets its floor turns these red, and the mark must go.
-unmet = pytest.mark.xfail(
-    strict=True,
-    reason="the first checkpoint's training was cut short: docvqa anls 0.09, vqav2 0.47, "
-    "scienceqa 0.38, flickr30k bertscore 0.907, facts 0.72",
-)
+UNMET = {
+    "vqav2": "it answers questions on scenes hardly better than blind: 0.54",
+    "scienceqa": "it has not learnt to look a word up among lettered choices: 0.37",
+}
 
 
 def cell_of(embedded, dataset, compression="32bit"):
@@ -37,8 +36,15 @@ def cell_of(embedded, dataset, compression="32bit"):
     return next(cell for cell in embedded.cells() if cell.id == name)
 
 
-@unmet
-@pytest.mark.parametrize("dataset", FLOORS)
+@pytest.mark.parametrize(
+    "dataset",
+    [
+        pytest.param(name, marks=pytest.mark.xfail(strict=True, reason=UNMET[name]))
+        if name in UNMET
+        else name
+        for name in FLOORS
+    ],
+)
 def test_scores_are_above_their_floors(embedded, dataset):
     run = embedded.run(cell_of(embedded, dataset))
     assert len(run.samples) == 500
@@ -46,7 +52,6 @@ def test_scores_are_above_their_floors(embedded, dataset):
         assert run.mean(metric) >= floor
 
 
-@unmet
 def test_captions_are_true(embedded):
     run = embedded.run(cell_of(embedded, "flickr30k"))
     assert fmean(facts_right("test", int(n), s.answer) for n, s in run.samples.items()) >= 0.80
