@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
 from random import Random
+from typing import TypeVar
 
 import matplotlib
 from PIL import Image, ImageDraw, ImageFont
@@ -77,6 +78,9 @@ class Thing:
         return with_article(self.name)
 
 
+Mark = TypeVar("Mark", Glyph, Thing)
+
+
 @dataclass
 class Canvas:
     """A picture in the making, with a record of every character and thing on it."""
@@ -127,9 +131,8 @@ class Canvas:
         part = Canvas(width, height)
         part.image = self.image.crop((left, top, left + width, top + height))
         part.pen = ImageDraw.Draw(part.image)
-        for marks, kept in ((self.glyphs, part.glyphs), (self.things, part.things)):
-            moved = [replace(mark, x=mark.x - left, y=mark.y - top) for mark in marks]
-            kept.extend(m for m in moved if 0 <= m.x < width and 0 <= m.y < height)
+        part.glyphs = _inside(self.glyphs, left, top, part)
+        part.things = _inside(self.things, left, top, part)
         return part
 
     def png(self) -> bytes:
@@ -140,6 +143,11 @@ class Canvas:
         for remembered in _memories:
             remembered[out.getvalue()] = self
         return out.getvalue()
+
+
+def _inside(marks: list[Mark], left: int, top: int, part: Canvas) -> list[Mark]:
+    moved = [replace(mark, x=mark.x - left, y=mark.y - top) for mark in marks]
+    return [m for m in moved if 0 <= m.x < part.width and 0 <= m.y < part.height]
 
 
 _memories: list[dict[bytes, Canvas]] = []

@@ -61,9 +61,10 @@ class LabelSight(nn.Module):
 
     def __init__(self, width: int) -> None:
         super().__init__()
-        self.classes = nn.ModuleList(nn.Embedding(size, width) for size in CLASSES)
+        tables = [nn.Embedding(size, width) for size in CLASSES]
+        self.classes = nn.ModuleList(tables)
         self.shades = nn.Linear(SHADES, width)
-        for table in self.classes:
+        for table in tables:
             nn.init.normal_(table.weight, std=0.05)
         # Small, else white paper drowns what is written on it.
         nn.init.normal_(self.shades.weight, std=0.01)

@@ -70,7 +70,8 @@ class Translator(nn.Module):
         classes, _ = labels.split(batch["labels"])
         weights = 1 + 9 * (classes[:, SLOTS] > 0).float()
         missed = (features.pooler_output - wanted).square().mean(1)
-        return (missed * weights).sum() / weights.sum() / spread
+        error: Tensor = (missed * weights).sum() / weights.sum() / spread
+        return error
 
     @torch.no_grad()
     def error(self, batch: dict[str, Tensor]) -> dict[str, float]:
