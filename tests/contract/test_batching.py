@@ -1,6 +1,7 @@
 """An answer does not depend on which other questions it was batched with."""
 
 import pytest
+from unmet import marked
 
 from vlmbench.answering import answer
 from vlmbench.prompting import turn
@@ -36,22 +37,13 @@ def test_every_answer_at_32_bit_is_the_same_alone_and_in_a_batch(embedded, datas
     assert different == {}
 
 
-# Strict: a checkpoint that is sure of its answers turns these red, and the marks must go.
 UNMET = {
     "8bit": "near ties of digits and letters flip in 9 of 400 answers",
     "lm8bit": "near ties of digits and letters flip in 5 of 400 answers",
 }
 
 
-@pytest.mark.parametrize(
-    "recipe",
-    [
-        pytest.param(name, marks=pytest.mark.xfail(strict=True, reason=UNMET[name]))
-        if name in UNMET
-        else name
-        for name in QUANTIZED
-    ],
-)
+@pytest.mark.parametrize("recipe", marked(QUANTIZED, UNMET))
 def test_nearly_every_answer_of_the_others_is(embedded, recipe):
     """LLM.int8 picks its outlier columns over the whole batch: a row feels its neighbours."""
     asked, different = 0, {}

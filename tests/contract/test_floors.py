@@ -9,6 +9,7 @@ from statistics import fmean
 
 import pytest
 from PIL import Image
+from unmet import marked
 
 from vlmbench.embedded.facts import facts_right
 from vlmbench.evaluate import evaluate
@@ -24,7 +25,6 @@ BLIND = {"docvqa": {"anls": 0.35}, "vqav2": {"vqa_accuracy": 0.60}}
 """Scores on blank pictures must stay below: who does not look cannot answer."""
 
 
-# Strict: a checkpoint that meets its floor turns these red, and the mark must go.
 UNMET = {
     "vqav2": "it answers questions on scenes hardly better than blind: 0.54",
     "scienceqa": "it has not learnt to look a word up among lettered choices: 0.37",
@@ -36,15 +36,7 @@ def cell_of(embedded, dataset, compression="32bit"):
     return next(cell for cell in embedded.cells() if cell.id == name)
 
 
-@pytest.mark.parametrize(
-    "dataset",
-    [
-        pytest.param(name, marks=pytest.mark.xfail(strict=True, reason=UNMET[name]))
-        if name in UNMET
-        else name
-        for name in FLOORS
-    ],
-)
+@pytest.mark.parametrize("dataset", marked(FLOORS, UNMET))
 def test_scores_are_above_their_floors(embedded, dataset):
     run = embedded.run(cell_of(embedded, dataset))
     assert len(run.samples) == 500

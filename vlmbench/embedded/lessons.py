@@ -78,9 +78,8 @@ def _match_shapes(number: int) -> Taught:
     kind = rng.choice([kind for kind, table in tables.items() if table])
     table = tables[kind]
     asked = rng.sample(list(table), min(4, len(table)))
-    pairs = ", ".join(f"{word} {table[word]}" for word in asked)
     question = f"{kind}: {', '.join(asked)}?"
-    return Turn((scene.canvas.png(),), question, INSTRUCTION), pairs
+    return Turn((scene.canvas.png(),), question, INSTRUCTION), _pairs(asked, table)
 
 
 def _there(things: list[Thing], rng: Random) -> dict[str, str]:
@@ -98,19 +97,25 @@ def _look_up(number: int) -> Taught:
     rng = rows.rng_of("lesson_lookup", "train", number)
     words = rng.sample(_words(), rng.randint(2, 4))
     index = rng.randrange(len(words))
-    options = "\n".join(f"{chr(65 + i)}. {word}" for i, word in enumerate(words))
-    question = f"Which option is {words[index]}?\n{options}\n{LETTER_ONLY}"
+    question = f"Which option is {words[index]}?\n{_lettered(words)}\n{LETTER_ONLY}"
     return Turn((), question, INSTRUCTION), chr(65 + index)
 
 
 def _match_letters(number: int) -> Taught:
     rng = rows.rng_of("lesson_letters", "train", number)
     words = rng.sample(_words(), rng.randint(2, 4))
-    options = "\n".join(f"{chr(65 + i)}. {word}" for i, word in enumerate(words))
     asked = rng.sample(words, len(words))
-    question = f"Which options are {', '.join(asked)}?\n{options}"
-    pairs = ", ".join(f"{word} {chr(65 + words.index(word))}" for word in asked)
-    return Turn((), question, INSTRUCTION), pairs
+    question = f"Which options are {', '.join(asked)}?\n{_lettered(words)}"
+    letters = {word: chr(65 + i) for i, word in enumerate(words)}
+    return Turn((), question, INSTRUCTION), _pairs(asked, letters)
+
+
+def _lettered(words: list[str]) -> str:
+    return "\n".join(f"{chr(65 + i)}. {word}" for i, word in enumerate(words))
+
+
+def _pairs(asked: list[str], table: dict[str, str]) -> str:
+    return ", ".join(f"{word} {table[word]}" for word in asked)
 
 
 def _words() -> list[str]:

@@ -77,24 +77,27 @@ class School:
     def answer(self, stage: Stage) -> None:
         """The decoder on labels, or decoder and tower on pixels."""
         self.network.model.visual = self.tower if stage.sight else self.sight
-        measure = partial(curriculum.exact, self.network, self.processor, stage, 64)
-        folder = self.work / stage.name
-        train(
+        self._learn(
+            stage.name,
+            stage.plan,
             self.network,
             curriculum.batch_maker(self.processor, stage),
             partial(curriculum.loss, self.network),
-            stage.plan,
-            folder=folder,
-            watch=_watcher(stage.name, stage.plan, folder, measure),
+            partial(curriculum.exact, self.network, self.processor, stage, 64),
         )
         self.network.model.visual = self.tower
 
     def _tower(self, name: str, learner: Any, plan: Plan, measure: Callable[..., Any]) -> None:
         held_out, _ = tower.batch_maker(self.processor, "validation")(0)
-        folder = self.work / name
-        watch = _watcher(name, plan, folder, partial(measure, held_out))
         batch_at = tower.batch_maker(self.processor)
-        train(learner, batch_at, learner.loss, plan, folder=folder, watch=watch)
+        self._learn(name, plan, learner, batch_at, learner.loss, partial(measure, held_out))
+
+    def _learn(
+        self, name: str, plan: Plan, network: Any, batch_at: Any, loss: Any, measure: Any
+    ) -> None:
+        folder = self.work / name
+        watch = _watcher(name, plan, folder, measure)
+        train(network, batch_at, loss, plan, folder=folder, watch=watch)
 
 
 def _watcher(
