@@ -94,8 +94,8 @@ def network(tokenizer: Any) -> Any:
         "hidden_size": 128,
         "intermediate_size": 256,
         "num_hidden_layers": 6,
-        "num_attention_heads": 4,
-        "num_key_value_heads": 2,
+        "num_attention_heads": 2,
+        "num_key_value_heads": 1,
         "max_position_embeddings": 2048,
         "rms_norm_eps": 1e-6,
         # Rows and columns take the frequencies after time's (mrope). In the published shares a
@@ -103,7 +103,7 @@ def network(tokenizer: Any) -> Any:
         "rope_parameters": {
             "rope_type": "default",
             "rope_theta": 1e4,
-            "mrope_section": [1, 2, 13],
+            "mrope_section": [2, 4, 26],
         },
         "bos_token_id": ids["<|endoftext|>"],
         "eos_token_id": ids["<|im_end|>"],

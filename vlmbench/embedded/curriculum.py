@@ -1,7 +1,13 @@
-"""Then the lessons: which are taught when, in what share of each batch."""
+"""Lessons as sequences: what the questions on one picture share is computed once.
+
+A sequence is a picture (or none), then every question on it with its answer. A question sees the
+picture and itself, at the very positions it has when it is asked alone: what is learnt is exactly
+what asking them one by one would teach, for a third of the work.
+"""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from random import Random
@@ -11,16 +17,12 @@ import torch
 from torch import Tensor, nn
 
 from vlmbench.embedded import canvas, labels
-from vlmbench.embedded.blank import SIDE
 from vlmbench.embedded.canvas import Canvas
-from vlmbench.embedded.lessons import LESSONS, Taught
-from vlmbench.prompting import IGNORED, encode_answered
+from vlmbench.embedded.lessons import LESSONS, Lesson, exam
+from vlmbench.prompting import IGNORED, decode_picture, encode_answered, render
 from vlmbench.training import Plan
 
 Inputs = dict[str, Tensor]
-BATCH = 32
-HELD_OUT = 10**9
-"""Lesson numbers from here on are never trained on: the held-out curve is drawn from them."""
 
 
 @dataclass(frozen=True)
@@ -30,131 +32,146 @@ class Stage:
     name: str
     plan: Plan
     weights: dict[str, float]
-    batch: int = BATCH
+    batch: int = 24
     sight: bool = True
     """Whether pictures are seen by the tower, which learns as well; else labels are seen."""
 
 
-# Single lines, fields and shapes come with whole pictures: finding one cell among nine is learnt
-# sooner than among sixty. A lesson that is left out is forgotten, so all stay to the end.
-_READ = {
-    "read_line": 0.20,
-    "read_field": 0.25,
-    "read_page": 0.05,
-    "docvqa": 0.18,
-    "name_shapes": 0.08,
-    "list_shapes": 0.06,
-    "vqav2": 0.10,
-    "look_up": 0.08,
-}
-_ALL = {
-    "read_line": 0.04,
-    "read_field": 0.08,
-    "read_page": 0.04,
-    "docvqa": 0.12,
-    "name_shapes": 0.10,
-    "list_shapes": 0.08,
-    "vqav2": 0.15,
-    "flickr30k": 0.09,
-    "match_letters": 0.08,
-    "look_up": 0.10,
-    "science_words": 0.06,
-    "scienceqa": 0.06,
-}
-READING = Stage(
-    "reading", Plan(1200, muon_rate=5e-3, adamw_rate=3e-3, floor=0.5), _READ, sight=False
+_WEIGHTS = {"scene": 0.45, "strip": 0.2, "page": 0.1, "choice": 0.15, "diagram": 0.1}
+FINDING = Stage(
+    "finding", Plan(1200, muon_rate=5e-3, adamw_rate=3e-3, floor=0.6), _WEIGHTS, sight=False
 )
-ANSWERING = Stage("answering", Plan(2000, muon_rate=4e-3, adamw_rate=2e-3), _ALL, sight=False)
-# Looking a word up among lettered choices needs 50,000 samples; they are plain text and short.
-CHOOSING = Stage(
-    "choosing",
-    Plan(450, muon_rate=4e-3, adamw_rate=2e-3, floor=0.2),
-    {name: 0.3 * weight for name, weight in _ALL.items()} | {"look_up": 0.7},
-    batch=96,
-    sight=False,
-)
-_SEEN = {
-    "read_line": 0.04,
-    "read_field": 0.06,
-    "read_page": 0.04,
-    "docvqa": 0.14,
-    "name_shapes": 0.06,
-    "list_shapes": 0.08,
-    "match_shapes": 0.06,
-    "vqav2": 0.14,
-    "flickr30k": 0.12,
-    "read_diagram": 0.06,
-    "match_letters": 0.02,
-    "look_up": 0.08,
-    "science_words": 0.05,
-    "scienceqa": 0.05,
-}
-SEEING = Stage("seeing", Plan(1100, muon_rate=2e-3, adamw_rate=1e-3, save_every=100), _SEEN)
+ANSWERING = Stage("answering", Plan(1200, muon_rate=4e-3, adamw_rate=2e-3), _WEIGHTS, sight=False)
+SEEING = Stage("seeing", Plan(1100, muon_rate=2e-3, adamw_rate=1e-3, save_every=100), _WEIGHTS)
 
 
-def batch_maker(processor: Any, stage: Stage) -> Callable[[int], list[Inputs]]:
+def batch_maker(processor: Any, network: Any, stage: Stage) -> Callable[[int], list[Inputs]]:
     """Batches by step number, lessons drawn by weight; in two parts, so that little is padding."""
     names, weights = list(stage.weights), list(stage.weights.values())
 
     def batch_at(step: int) -> list[Inputs]:
         rng = Random(f"{stage.name}/{step}")
         chosen = rng.choices(names, weights, k=stage.batch)
-        first = step * stage.batch
         with canvas.remembered() as pictures:
-            taught = [LESSONS[name](first + i) for i, name in enumerate(chosen)]
-        taught.sort(key=lambda one: _length(one, pictures))
-        half = len(taught) // 2
-        return [
-            encode(processor, part, None if stage.sight else pictures)
-            for part in (taught[:half], taught[half:])
-        ]
+            taught = [LESSONS[name](step * stage.batch + i) for i, name in enumerate(chosen)]
+        drawn = None if stage.sight else pictures
+        made = [encode(processor, network, one, drawn) for one in taught if one]
+        made.sort(key=lambda one: one["input_ids"].shape[1])
+        half = len(made) // 2
+        return [_stacked(part) for part in (made[:half], made[half:])]
 
     return batch_at
 
 
-def _length(taught: Taught, pictures: dict[bytes, Canvas]) -> int:
-    """About how many tokens a lesson takes."""
-    turn, answer = taught
-    areas = [pictures[p].width * pictures[p].height for p in turn.pictures]
-    return sum(areas) // SIDE**2 + len(answer) + len(turn.question) // 3
-
-
 def encode(
-    processor: Any, taught: list[Taught], pictures: dict[bytes, Canvas] | None = None
+    processor: Any, network: Any, lesson: Lesson, pictures: dict[bytes, Canvas] | None = None
 ) -> Inputs:
-    """Model inputs of a batch of lessons; with `pictures`, their labels in place of the pixels."""
-    turns = [turn for turn, _ in taught]
-    batch = encode_answered(processor, turns, [answer for _, answer in taught])
-    if pictures is not None and "pixel_values" in batch:
-        shown = [pictures[picture] for turn in turns for picture in turn.pictures]
-        batch["pixel_values"] = torch.cat([labels.of(drawn) for drawn in shown])
+    """One lesson as one sequence; with `pictures`, labels stand in place of the pixels.
+
+    `labels` are the answers' tokens, IGNORED elsewhere; `weights` make every answer count the
+    same; `segments` number the questions from 1, 0 is what they share.
+    """
+    tokenizer = processor.tokenizer
+    prompts = [render(processor, turn) for turn, _ in lesson]
+    shared = _shared(tokenizer, prompts)
+    shown = lesson[0][0].pictures
+    head = processor(
+        text=[prompts[0][:shared]],
+        images=[decode_picture(data) for data in shown] or None,
+        return_tensors="pt",
+    )
+    places = _positions(network, head)
+    ids, positions = [head["input_ids"]], [places]
+    wanted = [torch.full_like(ids[0], IGNORED)]
+    weights, segments = [torch.zeros(ids[0].shape)], [torch.zeros_like(ids[0])]
+    texts = [prompt[shared:] for prompt in prompts] + [answer for _, answer in lesson]
+    tokens = tokenizer(texts, add_special_tokens=False)["input_ids"]
+    for number, asked in enumerate(tokens[: len(lesson)], start=1):
+        said = [*tokens[len(lesson) + number - 1], tokenizer.eos_token_id]
+        length = len(asked) + len(said)
+        ids.append(torch.tensor([asked + said]))
+        positions.append(1 + places.max() + torch.arange(length).expand(3, 1, -1))
+        wanted.append(torch.tensor([[IGNORED] * len(asked) + said]))
+        weights.append(torch.tensor([[0.0] * len(asked) + [len(said) ** -0.5] * len(said)]))
+        segments.append(torch.full((1, length), number))
+    made = {"input_ids": ids, "labels": wanted, "weights": weights, "segments": segments}
+    batch = {name: torch.cat(parts, dim=1) for name, parts in made.items()}
+    batch["position_ids"] = torch.cat(positions, dim=2)
+    if shown:
+        batch["image_grid_thw"] = head["image_grid_thw"]
+        seen = head["pixel_values"]
+        if pictures is not None:
+            seen = torch.cat([labels.of(pictures[picture]) for picture in shown])
+        batch["pixel_values"] = seen
     return batch
 
 
-def loss(network: nn.Module, batch: Inputs) -> Tensor:
-    """Mean cross entropy of the answers' tokens, every sample weighing the same."""
-    wanted = batch["labels"][:, 1:]
-    inputs = {name: tensor for name, tensor in batch.items() if name != "labels"}
-    # Only the answers' positions go through the head.
-    span = int((wanted != IGNORED).any(0).nonzero()[0])
-    logits = network(**inputs, logits_to_keep=wanted.shape[1] + 1 - span).logits[:, :-1]
-    each = nn.functional.cross_entropy(
-        logits.flatten(0, 1), wanted[:, span:].flatten(), ignore_index=IGNORED, reduction="none"
-    ).view(len(wanted), -1)
-    counts = (wanted[:, span:] != IGNORED).sum(1)
-    return (each.sum(1) / counts.sqrt()).sum() / counts.sqrt().sum()
+def _shared(tokenizer: Any, prompts: list[str]) -> int:
+    """How much of its text every prompt has, up to a special token: there tokens never join."""
+    common = os.path.commonprefix(prompts)
+    special = [t.content for t in tokenizer.added_tokens_decoder.values() if t.special]
+    return max(common.rfind(token) + len(token) for token in special if token in common)
+
+
+def _positions(network: Any, head: Any) -> Tensor:
+    """Where each token stands in time, row and column: [3, 1, tokens]."""
+    kinds, grid = head["mm_token_type_ids"], head.get("image_grid_thw")
+    places: Tensor = network.model.get_rope_index(
+        head["input_ids"], kinds, image_grid_thw=grid, attention_mask=head["attention_mask"]
+    )[0]
+    return places
+
+
+def _stacked(sequences: list[Inputs]) -> Inputs:
+    """Sequences of several lengths as one batch, padded on the right."""
+    longest = max(one["input_ids"].shape[1] for one in sequences)
+    # Padding is a segment that nothing asked belongs to.
+    fill = {"input_ids": 0, "labels": IGNORED, "weights": 0, "segments": -1, "position_ids": 0}
+    batch = {}
+    for name, value in fill.items():
+        rows = [
+            nn.functional.pad(one[name], (0, longest - one[name].shape[-1]), value=value)
+            for one in sequences
+        ]
+        batch[name] = torch.cat(rows, dim=rows[0].ndim - 2)
+    for name in ("pixel_values", "image_grid_thw"):
+        if seen := [one[name] for one in sequences if name in one]:
+            batch[name] = torch.cat(seen)
+    return batch
+
+
+def _visible(segments: Tensor) -> Tensor:
+    """What each token attends to, [batch, 1, tokens, tokens]: itself, what is shared, its own."""
+    asking, asked = segments[:, :, None], segments[:, None, :]
+    return ((asking == asked) | (asked == 0)).tril()[:, None]
+
+
+def loss(network: Any, batch: Inputs) -> Tensor:
+    """Mean cross entropy of the answers' tokens, weighed as `encode` says."""
+    inputs = {name: batch[name] for name in ("input_ids", "position_ids")}
+    inputs |= {n: batch[n] for n in ("pixel_values", "image_grid_thw") if n in batch}
+    mask = _visible(batch["segments"])
+    hidden = network.model(**inputs, attention_mask=mask, use_cache=False).last_hidden_state
+    labels, weights = batch["labels"][:, 1:], batch["weights"][:, 1:]
+    asked = labels != IGNORED
+    logits = network.lm_head(hidden[:, :-1][asked])
+    each = nn.functional.cross_entropy(logits, labels[asked], reduction="none")
+    return (each * weights[asked]).sum() / weights[asked].sum()
 
 
 @torch.no_grad()
-def exact(network: nn.Module, processor: Any, stage: Stage, n: int) -> dict[str, float]:
+def exact(network: nn.Module, processor: Any, sight: bool, count: int) -> dict[str, float]:
     """Share of held-out answers right in every token: greedy decoding would give just these."""
-    return {name: _exact(network, processor, name, n, stage.sight) for name in stage.weights}
-
-
-def _exact(network: nn.Module, processor: Any, name: str, n: int, sight: bool) -> float:
-    with canvas.remembered() as pictures:
-        taught = [LESSONS[name](HELD_OUT + i) for i in range(n)]
-    batch = encode(processor, taught, None if sight else pictures)
-    wanted = batch.pop("labels")[:, 1:]
-    guesses = network(**batch).logits[:, :-1].argmax(-1)
-    return float(((guesses == wanted) | (wanted == IGNORED)).all(1).float().mean())
+    right = {}
+    for dataset in ("docvqa", "vqav2", "scienceqa", "flickr30k"):
+        with canvas.remembered() as pictures:
+            asked = exam(dataset, count)
+        batch = encode_answered(processor, [t for t, _ in asked], [answer for _, answer in asked])
+        if not sight:
+            drawn = [labels.of(pictures[picture]) for t, _ in asked for picture in t.pictures]
+            batch["pixel_values"] = torch.cat(drawn)
+        wanted = batch.pop("labels")[:, 1:]
+        guesses = network(**batch).logits[:, :-1].argmax(-1)
+        correct = ((guesses == wanted) | (wanted == IGNORED)).all(1)
+        right[dataset] = round(float(correct.float().mean()), 3)
+    return right

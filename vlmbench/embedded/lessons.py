@@ -1,71 +1,78 @@
-"""What the embedded checkpoints are taught: turns with answers, drawn on demand by number.
+"""What the embedded checkpoints are taught: questions with answers on pictures drawn by number.
 
-The four data sets are asked exactly as evaluation asks them; beside them stand reading aloud and
-looking a word up among lettered choices, without which the questions are not learnt.
+Everything that a picture can be asked is asked of it, in the words of the data sets; beside that
+stand reading aloud, listing and looking a word up among lettered choices, without which the
+questions are not learnt.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from random import Random
 
 from vlmbench import catalogue
 from vlmbench.embedded import diagrams, pages, rows, scenes
-from vlmbench.embedded.canvas import COLORS, SHAPES, Thing
+from vlmbench.embedded.canvas import COLORS, SHAPES, Canvas, Thing
 from vlmbench.prompting import turn
 from vlmbench.spec import Turn
 
 Taught = tuple[Turn, str]
+Lesson = list[Taught]
+"""Questions with their answers, all on the same picture, or all on none."""
 INSTRUCTION = "Answer briefly."
 LETTER_ONLY = "Please answer directly with only the letter of the correct option."
 WORDS_ONLY = "Please answer with the words of the correct option."
 
 
-def _read_page(number: int) -> Taught:
+def _page(number: int) -> Lesson:
     rng = rows.rng_of("lesson_page", "train", number)
     page = pages.draw(rng)
-    return Turn((page.canvas.png(),), "Read the page.", INSTRUCTION), "\n".join(page.lines)
+    answers = {asked: texts[0] for _, asked, texts in pages.questions(page, rng, len(page.fields))}
+    if number % 3 == 0:
+        answers["Read the page."] = "\n".join(page.lines)
+    return _on("docvqa", page.canvas, answers)
 
 
-def _read_line(number: int) -> Taught:
-    rng = rows.rng_of("lesson_line", "train", number)
+def _strip(number: int) -> Lesson:
+    """One to three lines of a page: a field is found among few sooner than among many."""
+    rng = rows.rng_of("lesson_strip", "train", number)
     page = pages.draw(rng)
-    line = rng.randrange(len(page.lines))
-    strip = page.canvas.crop(0, pages.LINE * line, pages.WIDTH, pages.LINE)
-    return Turn((strip.png(),), "Read the page.", INSTRUCTION), page.lines[line]
+    height = rng.randint(1, 3)
+    first = rng.randint(0, len(page.lines) - height)
+    inside = list(page.fields)[max(0, first - 1) : first - 1 + height]
+    asked = pages.questions(page, rng, len(page.fields))
+    answers = {question: texts[0] for kind, question, texts in asked if kind in inside}
+    answers["Read the page."] = "\n".join(page.lines[first : first + height])
+    strip = page.canvas.crop(0, pages.LINE * first, pages.WIDTH, pages.LINE * height)
+    return _on("docvqa", strip, answers)
 
 
-def _read_field(number: int) -> Taught:
-    rng = rows.rng_of("lesson_field", "train", number)
-    page = pages.draw(rng)
-    (kind, question, answers), *_ = pages.questions(page, rng, 1)
-    line, height = 1 + list(page.fields).index(kind), rng.randint(1, 3)
-    top = rng.randint(max(0, line - height + 1), min(line, len(page.fields) + 1 - height))
-    strip = page.canvas.crop(0, pages.LINE * top, pages.WIDTH, pages.LINE * height)
-    return Turn((strip.png(),), question, INSTRUCTION), answers[0]
-
-
-def _name_shapes(number: int) -> Taught:
-    rng = rows.rng_of("lesson_shapes", "train", number)
-    scene = scenes.draw(rng, rng.randint(2, 5))
-    shown = rng.choice(scene.things)
-    left, top = (28 * min(2, max(0, int((at - 42) / 28 + 0.5))) for at in (shown.x, shown.y))
-    window = scene.canvas.crop(left, top, 84, 84)
-    inside = sorted(window.things, key=lambda thing: (thing.y // 28, thing.x))
-    names = ", ".join(thing.name for thing in inside)
-    return Turn((window.png(),), "Name the shapes.", INSTRUCTION), names
-
-
-def _list_shapes(number: int) -> Taught:
+def _scene(number: int) -> Lesson:
     rng = rows.rng_of("lesson_scene", "train", number)
     scene = scenes.draw(rng, rng.randint(2, 5))
-    return Turn((scene.canvas.png(),), "List the shapes.", INSTRUCTION), scene.listing
+    asked = [one for _ in range(2) for one in scenes.questions(scene, rng, 6)]
+    answers = {one.question: one.answer for one in asked}
+    answers |= _found(scene, rng)
+    answers["List the shapes."] = scene.listing
+    answers |= _matched(scene, rng)
+    if len(scene.things) <= 3:
+        caption = scenes.captions(scene, rng)[0]
+        answers["What is happening in the image"] = caption
+    return _on("vqav2", scene.canvas, answers)
 
 
-def _match_shapes(number: int) -> Taught:
-    """What `vqav2` asks of one thing, asked of several at once: each is found by its own word."""
-    rng = rows.rng_of("lesson_match", "train", number)
-    scene = scenes.draw(rng, rng.randint(2, 5))
+def _found(scene: scenes.Scene, rng: Random) -> dict[str, str]:
+    """Half of what the data set asks: a thing by its shape alone, and what is at a place."""
+    shapes = [thing.shape for thing in scene.things]
+    index = rng.randrange(len(shapes))
+    found = {f"What is {scene.where(index)}?": scene.things[index].name}
+    alone = [i for i, shape in enumerate(shapes) if shapes.count(shape) == 1]
+    return found | {f"Where is the {shapes[i]}?": scene.where(i) for i in alone[:2]}
+
+
+def _matched(scene: scenes.Scene, rng: Random) -> dict[str, str]:
+    """What is asked of one thing, asked of several at once: each is found by its own word."""
     things, places = scene.things, [scene.where(i) for i in range(len(scene.things))]
     shapes, colors = [t.shape for t in things], [t.color for t in things]
     tables = {
@@ -76,10 +83,8 @@ def _match_shapes(number: int) -> Taught:
         "Is each there": _there(things, rng),
     }
     kind = rng.choice([kind for kind, table in tables.items() if table])
-    table = tables[kind]
-    asked = rng.sample(list(table), min(4, len(table)))
-    question = f"{kind}: {', '.join(asked)}?"
-    return Turn((scene.canvas.png(),), question, INSTRUCTION), _pairs(asked, table)
+    asked = rng.sample(list(tables[kind]), min(4, len(tables[kind])))
+    return {f"{kind}: {', '.join(asked)}?": _pairs(asked, tables[kind])}
 
 
 def _there(things: list[Thing], rng: Random) -> dict[str, str]:
@@ -88,33 +93,37 @@ def _there(things: list[Thing], rng: Random) -> dict[str, str]:
     return {name: "yes" if name in names else "no" for name in [rng.choice(things).name, *mixed]}
 
 
-def _read_diagram(number: int) -> Taught:
-    diagram = diagrams.draw(rows.rng_of("lesson_diagram", "train", number))
-    return Turn((diagram.canvas.png(),), "Read the diagram.", INSTRUCTION), diagram.reading
+def _diagram(number: int) -> Lesson:
+    rng = rows.rng_of("lesson_diagram", "train", number)
+    diagram = diagrams.draw(rng)
+    answers = {"Read the diagram.": diagram.reading}
+    right = diagram.choices[diagram.answer]
+    for _ in range(3):
+        choices = tuple(rng.sample(diagram.choices, len(diagram.choices)))
+        shuffled = replace(diagram, choices=choices, answer=choices.index(right))
+        sample = catalogue.datasets()["scienceqa"].read(rows.of_diagram(shuffled, True), number)
+        assert sample is not None
+        answers[sample.question] = sample.references[0]
+    answers[sample.question.replace(LETTER_ONLY, WORDS_ONLY)] = right
+    return _on("scienceqa", diagram.canvas, answers)
 
 
-def _look_up(number: int) -> Taught:
-    rng = rows.rng_of("lesson_lookup", "train", number)
-    words = rng.sample(_words(), rng.randint(2, 4))
-    index = rng.randrange(len(words))
-    question = f"Which option is {words[index]}?\n{_lettered(words)}\n{LETTER_ONLY}"
-    return Turn((), question, INSTRUCTION), chr(65 + index)
+def _choice(number: int) -> Lesson:
+    """A word is looked up among lettered choices, on text alone."""
+    rng = rows.rng_of("lesson_choice", "train", number)
+    lesson: Lesson = []
+    for _ in range(4):
+        words = rng.sample(_words(), rng.randint(2, 4))
+        letters = {word: chr(65 + i) for i, word in enumerate(words)}
+        options = "\n".join(f"{letter}. {word}" for word, letter in letters.items())
+        one, several = rng.choice(words), rng.sample(words, len(words))
+        asked = f"Which option is {one}?\n{options}\n{LETTER_ONLY}"
+        lesson.append((Turn((), asked, INSTRUCTION), letters[one]))
+    asked = f"Which options are {', '.join(several)}?\n{options}"
+    return [*lesson, (Turn((), asked, INSTRUCTION), _pairs(several, letters))]
 
 
-def _match_letters(number: int) -> Taught:
-    rng = rows.rng_of("lesson_letters", "train", number)
-    words = rng.sample(_words(), rng.randint(2, 4))
-    asked = rng.sample(words, len(words))
-    question = f"Which options are {', '.join(asked)}?\n{_lettered(words)}"
-    letters = {word: chr(65 + i) for i, word in enumerate(words)}
-    return Turn((), question, INSTRUCTION), _pairs(asked, letters)
-
-
-def _lettered(words: list[str]) -> str:
-    return "\n".join(f"{chr(65 + i)}. {word}" for i, word in enumerate(words))
-
-
-def _pairs(asked: list[str], table: dict[str, str]) -> str:
+def _pairs(asked: list[str], table: Mapping[str, str]) -> str:
     return ", ".join(f"{word} {table[word]}" for word in asked)
 
 
@@ -127,49 +136,33 @@ def _words() -> list[str]:
     return [*organisms, *states, *pairs, *COLORS, *SHAPES, *diagrams._TOWNS]
 
 
-def _asked(
-    dataset: str, answer: Callable[[tuple[str, ...], Random], str]
-) -> Callable[[int], Taught]:
-    def lesson(number: int) -> Taught:
-        entry = catalogue.datasets()[dataset]
-        rng = Random(f"lesson/{dataset}/{number}")
-        held_out = rows.held_out(dataset)
-        while True:
-            row = rng.choice(rows.draw(dataset, "train", number))
-            sample = entry.read(row, number)
-            if sample and not {rows.picture_key(p) for p in sample.pictures} & held_out:
-                return turn(entry, sample), answer(sample.references, rng)
-            number += 10**6
-
-    return lesson
+def _on(dataset: str, canvas: Canvas, answers: Mapping[str, str]) -> Lesson:
+    """The questions on one picture, put as the data set puts its own."""
+    png = canvas.png()
+    if rows.picture_key(png) in rows.held_out(dataset):
+        return []
+    instruction = catalogue.datasets()[dataset].instruction
+    return [(Turn((png,), asked, instruction), answer) for asked, answer in answers.items()]
 
 
-def _science_words(number: int) -> Taught:
-    asked, _ = _LETTER(number)
-    _, text = _WORD(number)
-    return Turn(asked.pictures, asked.question.replace(LETTER_ONLY, WORDS_ONLY), INSTRUCTION), text
-
-
-def _majority(references: tuple[str, ...], rng: Random) -> str:
-    return max(sorted(set(references)), key=references.count)
-
-
-_LETTER = _asked("scienceqa", lambda references, rng: references[0])
-_WORD = _asked("scienceqa", lambda references, rng: references[1])
-
-LESSONS: dict[str, Callable[[int], Taught]] = {
-    "read_line": _read_line,
-    "read_field": _read_field,
-    "name_shapes": _name_shapes,
-    "read_page": _read_page,
-    "list_shapes": _list_shapes,
-    "match_shapes": _match_shapes,
-    "read_diagram": _read_diagram,
-    "match_letters": _match_letters,
-    "look_up": _look_up,
-    "docvqa": _asked("docvqa", lambda references, rng: references[0]),
-    "vqav2": _asked("vqav2", _majority),
-    "flickr30k": _asked("flickr30k", lambda references, rng: references[0]),
-    "science_words": _science_words,
-    "scienceqa": _LETTER,
+LESSONS: dict[str, Callable[[int], Lesson]] = {
+    "page": _page,
+    "strip": _strip,
+    "scene": _scene,
+    "diagram": _diagram,
+    "choice": _choice,
 }
+
+
+def exam(dataset: str, count: int) -> Lesson:
+    """Questions of a data set's validation split with the answer most annotators gave."""
+    entry = catalogue.datasets()[dataset]
+    taught: Lesson = []
+    number = 0
+    while len(taught) < count:
+        for row in rows.draw(dataset, "validation", number):
+            if sample := entry.read(row, number):
+                best = max(sample.references, key=sample.references.count)
+                taught.append((turn(entry, sample), best))
+        number += 1
+    return taught[:count]

@@ -85,24 +85,26 @@ def _vqav2(rng: Random, number: int, split: str) -> list[Row]:
 def _scienceqa(rng: Random, number: int, split: str) -> list[Row]:
     diagram = diagrams.draw(rng)
     # As in the published data, some questions come without a picture.
-    pictured = number % 13 != 12
-    return [
-        {
-            "image": _image(diagram.canvas.png()) if pictured else None,
-            "question": diagram.question,
-            "choices": list(diagram.choices),
-            "answer": diagram.answer,
-            "hint": diagram.hint,
-            "task": "closed choice",
-            "grade": "grade4",
-            "subject": "natural science",
-            "topic": diagram.subject,
-            "category": diagram.kind,
-            "skill": diagram.kind,
-            "lecture": diagram.lecture,
-            "solution": f"The answer is {diagram.choices[diagram.answer]}.",
-        }
-    ]
+    return [of_diagram(diagram, pictured=number % 13 != 12)]
+
+
+def of_diagram(diagram: diagrams.Diagram, pictured: bool) -> Row:
+    """A diagram's question as a row of scienceqa."""
+    return {
+        "image": _image(diagram.canvas.png()) if pictured else None,
+        "question": diagram.question,
+        "choices": list(diagram.choices),
+        "answer": diagram.answer,
+        "hint": diagram.hint,
+        "task": "closed choice",
+        "grade": "grade4",
+        "subject": "natural science",
+        "topic": diagram.subject,
+        "category": diagram.kind,
+        "skill": diagram.kind,
+        "lecture": diagram.lecture,
+        "solution": f"The answer is {diagram.choices[diagram.answer]}.",
+    }
 
 
 def _flickr30k(rng: Random, number: int, split: str) -> list[Row]:

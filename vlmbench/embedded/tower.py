@@ -6,7 +6,7 @@ this takes.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
@@ -58,7 +58,7 @@ class Labeller(nn.Module):
 class Translator(nn.Module):
     """A vision tower that learns to give the decoder what `LabelSight` gave it."""
 
-    def __init__(self, tower: nn.Module, sight: LabelSight) -> None:
+    def __init__(self, tower: Any, sight: LabelSight) -> None:
         super().__init__()
         self.tower, self.sight = tower, sight.requires_grad_(False)
 
@@ -72,6 +72,21 @@ class Translator(nn.Module):
         missed = (features.pooler_output - wanted).square().mean(1)
         error: Tensor = (missed * weights).sum() / weights.sum() / spread
         return error
+
+    @torch.no_grad()
+    def begin(self, batches: Iterable[dict[str, Tensor]]) -> None:
+        """Solve the tower's last linear map by least squares: a start far ahead of any step."""
+        last, inputs, outputs = self.tower.merger.mlp[-1], [], []
+        hook = last.register_forward_hook(lambda module, args, out: inputs.append(args[0]))
+        for batch in batches:
+            self.tower(batch["pixel_values"], grid_thw=batch["image_grid_thw"])
+            outputs.append(self.sight(batch["labels"]).pooler_output)
+        hook.remove()
+        given, wanted = torch.cat(inputs), torch.cat(outputs)
+        given = torch.cat([given, torch.ones(len(given), 1)], dim=1)
+        solved = torch.linalg.lstsq(given, wanted).solution
+        last.weight.copy_(solved[:-1].T)
+        last.bias.copy_(solved[-1])
 
     @torch.no_grad()
     def error(self, batch: dict[str, Tensor]) -> dict[str, float]:

@@ -32,9 +32,8 @@ def run(name: str, work: Path) -> None:
     """
     school = School(work)
     school.name_what_is_seen()
-    school.answer(curriculum.READING)
+    school.answer(curriculum.FINDING)
     school.answer(curriculum.ANSWERING)
-    school.answer(curriculum.CHOOSING)
     school.translate()
     school.answer(curriculum.SEEING)
     _finish(school.network, school.processor, CHECKPOINTS / name)
@@ -72,6 +71,8 @@ class School:
     def translate(self) -> None:
         """The tower alone, on what the decoder got from the labels."""
         translator = tower.Translator(self.tower, self.sight)
+        batch_at = tower.batch_maker(self.processor)
+        translator.begin(part for step in range(20) for part in batch_at(10**6 + step))
         self._tower("translating", translator, TRANSLATING, translator.error)
 
     def answer(self, stage: Stage) -> None:
@@ -81,9 +82,9 @@ class School:
             stage.name,
             stage.plan,
             self.network,
-            curriculum.batch_maker(self.processor, stage),
+            curriculum.batch_maker(self.processor, self.network, stage),
             partial(curriculum.loss, self.network),
-            partial(curriculum.exact, self.network, self.processor, stage, 64),
+            partial(curriculum.exact, self.network, self.processor, stage.sight, 100),
         )
         self.network.model.visual = self.tower
 
