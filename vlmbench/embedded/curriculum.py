@@ -7,7 +7,7 @@ what asking them one by one would teach, for a third of the work.
 
 from __future__ import annotations
 
-import os
+import itertools
 from collections.abc import Callable
 from dataclasses import dataclass
 from random import Random
@@ -108,7 +108,8 @@ def encode(
 
 def _shared(tokenizer: Any, prompts: list[str]) -> int:
     """How much of its text every prompt has, up to a special token: there tokens never join."""
-    common = os.path.commonprefix(prompts)
+    same = itertools.takewhile(lambda letters: len(set(letters)) == 1, zip(*prompts, strict=False))
+    common = "".join(letters[0] for letters in same)
     special = [t.content for t in tokenizer.added_tokens_decoder.values() if t.special]
     return max(common.rfind(token) + len(token) for token in special if token in common)
 

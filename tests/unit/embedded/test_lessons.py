@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 
 import pytest
 
@@ -52,13 +53,23 @@ def place(thing: Thing) -> str:
     return f"{row} {('left', 'center', 'right')[int(thing.x * 3 / SIDE)]}"
 
 
+def truths(things: list[Thing]) -> dict[str, Callable[[str], str]]:
+    names = {thing.name: place(thing) for thing in things}
+    shapes, colors = [thing.shape for thing in things], [thing.color for thing in things]
+    return {
+        "What color is each": lambda word: colors[shapes.index(word)],
+        "What shape is each": lambda word: shapes[colors.index(word)],
+        "Where is each": lambda word: names[word],
+        "How many are there": lambda word: str(shapes.count(word)),
+        "Is each there": lambda word: "yes" if word in names else "no",
+    }
+
+
 def test_what_is_said_of_a_scene_is_true() -> None:
     seen = set()
     for number in range(60):
         answers, canvas = drawn("scene", number)
         names = {thing.name: place(thing) for thing in canvas.things}
-        shapes = [thing.shape for thing in canvas.things]
-        colors = [thing.color for thing in canvas.things]
         for question, answer in answers.items():
             kind, _, asked = question.rstrip("?").partition(": ")
             if question == "List the shapes.":
@@ -72,13 +83,7 @@ def test_what_is_said_of_a_scene_is_true() -> None:
                     pair.removeprefix(f"{word} ")
                     for word, pair in zip(asked.split(", "), answer.split(", "), strict=True)
                 ]
-                truth = {
-                    "What color is each": lambda w: colors[shapes.index(w)],
-                    "What shape is each": lambda w: shapes[colors.index(w)],
-                    "Where is each": lambda w: names[w],
-                    "How many are there": lambda w: str(shapes.count(w)),
-                    "Is each there": lambda w: "yes" if w in names else "no",
-                }[kind]
+                truth = truths(canvas.things)[kind]
                 assert said == [truth(word) for word in asked.split(", ")]
                 seen.add(kind)
     assert len(seen) == 5
