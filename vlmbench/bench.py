@@ -13,9 +13,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from vlmbench import baseline as baselines
-from vlmbench import catalogue
-from vlmbench.errors import CheckpointError, UnknownNameError, UsageError, VlmbenchError
+from vlmbench import catalogue, gates, stats
+from vlmbench.errors import (
+    BaselineError,
+    CheckpointError,
+    UnknownNameError,
+    UsageError,
+    VlmbenchError,
+)
 from vlmbench.spec import Cell, Compression, Dataset, Metric, Model, Source
+from vlmbench.verdict import Verdict, compare, settled, smallest_drop
 
 if TYPE_CHECKING:
     from vlmbench.run import Run
@@ -45,6 +52,14 @@ class Options:
     baseline_of: str | None = None
     write: str | None = None
     """None, `new` (write missing baselines) or `update` (rewrite them)."""
+    strict: bool = False
+    """Whether what is inconclusive fails as well."""
+    move_anchor: bool = False
+    """Whether a baseline may be written far below the best there was."""
+    margins: tuple[str, ...] = ()
+    """METRIC=VALUE or DATASET.METRIC=VALUE: the drop that is forgiven."""
+    floors: tuple[str, ...] = ()
+    """As `margins`: the mean that must be reached, whatever the baseline is."""
 
 
 @dataclass(frozen=True)
@@ -80,7 +95,9 @@ class Bench:
     entries: Entries
     loads: Counter[str] = field(default_factory=Counter)
     """How often each variant was loaded."""
-    verdicts: dict[str, baselines.Verdict] = field(default_factory=dict)
+    verdicts: dict[str, Verdict] = field(default_factory=dict)
+    planned: int = 0
+    """How many gated metrics the session judges; every comparison is stricter for it."""
     runs: dict[str, Run] = field(default_factory=dict)
     latencies: dict[str, float] = field(default_factory=dict)
     """Median seconds an answer takes in a probe batch, by cell."""
@@ -90,6 +107,8 @@ class Bench:
     """Why a cell has no run: told to each of its tests, not found out again."""
 
     def __post_init__(self) -> None:
+        adjusted = gates.adjusted(self.entries.datasets, self.options.margins, self.options.floors)
+        self.entries = dataclasses.replace(self.entries, datasets=adjusted)
         self.models = _chosen("model", self.options.models, self.entries.models, self._adopt)
         self.datasets = _chosen(
             "data set", self.options.data, self.entries.datasets, self._redirect
@@ -107,6 +126,10 @@ class Bench:
         if self.options.baseline_of and self.options.write:
             raise UsageError("--baseline-of compares only: it never writes another's baseline")
         self._check_axes()
+        self._waivers_path = self.options.baselines / self.options.tier / gates.WAIVERS
+        self.waivers = gates.read_waivers(
+            self._waivers_path, {cell.id: cell.dataset.gates for cell in self.cells()}
+        )
 
     def cells(self) -> list[Cell]:
         """Every pair that can run, variant by variant; what no model claims, any may answer."""
@@ -189,20 +212,85 @@ class Bench:
         options = self.options
         return baselines.path_of(options.baselines, options.tier, cell, options.baseline_of)
 
-    def judge(self, cell: Cell, run: Run) -> baselines.Verdict:
+    def judge(self, cell: Cell, run: Run) -> Verdict:
         """Compare a run with its baseline, which is written first where the options say so."""
-        path = self.baseline_path(cell)
-        write = self.options.write
-        if write == "update" or (write == "new" and not path.exists()):
-            baselines.save(path, run)
-        verdict = baselines.compare(
+        path, tier = self.baseline_path(cell), self.options.tier
+        if self.options.write == "update" or (self.options.write == "new" and not path.exists()):
+            self._write(path, cell, run)
+        verdict = compare(
             run,
-            baselines.load(path, f"{path.stem}-{cell.dataset.name}", self.options.tier),
+            baselines.load(path, f"{path.stem}-{cell.dataset.name}", tier),
             cell.dataset.gates,
             partial=self.options.limit is not None,
+            comparisons=self.planned,
+            twin=self._twin(cell),
+            waived=frozenset(w.metric for w in self._waivers_of(cell.id) if not w.expired),
         )
         self.verdicts[cell.id] = verdict
         return verdict
+
+    def _write(self, path: Path, cell: Cell, run: Run) -> None:
+        before = None
+        if path.exists():
+            try:
+                before = baselines.load(path, cell.id, self.options.tier)
+            except BaselineError:
+                before = None  # What cannot be read is rewritten.
+        gated = cell.dataset.gates
+        # Of another protocol, the best there was is no best any more.
+        if before and before.protocol != run.protocol:
+            before = None
+        if not self.options.move_anchor:
+            baselines.check_anchor(run, before, gated)
+        visible = {gate.metric: smallest_drop(run, gate) for gate in gated}
+        carried = None if self.options.move_anchor else before
+        baselines.save(path, baselines.of_run(run, gated, visible, carried))
+
+    def _twin(self, cell: Cell) -> baselines.Baseline | None:
+        """The baseline of the uncompressed model, where there is a readable one."""
+        plain = self.entries.compressions.get("32bit")
+        if plain is None:
+            return None
+        path = self.baseline_path(dataclasses.replace(cell, compression=plain))
+        try:
+            return baselines.load(path, cell.id, self.options.tier)
+        except BaselineError:
+            return None
+
+    def accepts(self, verdict: Verdict) -> bool:
+        """Whether a verdict lets its test pass."""
+        failing = {"regression", "inconclusive"} if self.options.strict else {"regression"}
+        return verdict.status not in failing and not self.complaints(verdict)
+
+    def complaints(self, verdict: Verdict) -> list[str]:
+        """Waivers of a cell that are out of date: they fail it as a regression would."""
+        fallen = {c.gate.metric for c in verdict.comparisons if c.status == "regression"}
+        return [
+            f"  waiver of {waiver} "
+            + ("has expired: mend the cell, or renew it" if waiver.expired else "is not needed")
+            + f" ({self._waivers_path})"
+            for waiver in self._waivers_of(verdict.run.cell)
+            if waiver.expired or waiver.metric not in fallen
+        ]
+
+    def _waivers_of(self, cell: str) -> list[gates.Waiver]:
+        return [waiver for waiver in self.waivers if waiver.cell == cell]
+
+    def settle(self) -> list[str]:
+        """Cells that turn out to be regressions once all comparisons are known (Holm).
+
+        While the session runs, each comparison is held against the strictest level (Bonferroni);
+        at its end, those after the first are held against a milder one.
+        """
+        judged = [(cell, c) for cell, v in self.verdicts.items() for c in v.comparisons]
+        values = [c.p for _, c in judged]
+        values += [1.0] * (self.planned - len(values))
+        late = []
+        for (cell, comparison), significant in zip(judged, stats.holm(values), strict=False):
+            if significant and comparison.status == "inconclusive":
+                self.verdicts[cell] = settled(self.verdicts[cell], comparison)
+                late.append(cell)
+        return list(dict.fromkeys(late))
 
     def _check_axes(self) -> None:
         axes: dict[str, Sequence[Model | Compression | Dataset]] = {

@@ -105,6 +105,7 @@ def _scored(
             references=sample.references,
             answer=texts[i],
             scores={name: column[i] for name, column in columns.items()},
+            cluster=sample.cluster or sample.id,
         )
         for i, sample in enumerate(samples)
     }

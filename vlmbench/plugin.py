@@ -100,6 +100,27 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         const="update",
         help="rewrite the baselines of the selected cells",
     )
+    add(
+        "--baseline-move-anchor",
+        action="store_true",
+        help="with --baseline-update: accept what is far below the best there was",
+    )
+    add(
+        "--margin",
+        action="append",
+        default=[],
+        metavar="[DATASET.]METRIC=VALUE",
+        help="forgive a drop of VALUE (repeatable)",
+    )
+    add(
+        "--floor",
+        action="append",
+        default=[],
+        metavar="[DATASET.]METRIC=VALUE",
+        help="fail a mean below VALUE whatever the baseline is (repeatable)",
+    )
+    parser.addini("vlmbench_margins", "as --margin, a line each", type="linelist")
+    parser.addini("vlmbench_floors", "as --floor, a line each", type="linelist")
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -120,6 +141,11 @@ def pytest_configure(config: pytest.Config) -> None:
                 baselines=option("baselines") or config.rootpath / "baselines",
                 baseline_of=option("baseline_of"),
                 write=option("baseline_write"),
+                move_anchor=option("baseline_move_anchor"),
+                # pytest's own --strict: who asks for it wants what is inconclusive to fail.
+                strict=config.getini("strict") is True,
+                margins=(*config.getini("vlmbench_margins"), *option("margin")),
+                floors=(*config.getini("vlmbench_floors"), *option("floor")),
             ),
             entries,
         )
@@ -178,6 +204,19 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     pytest_cells.sort(items, config.stash[_BENCH])
 
 
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Count what will be judged: the more, the stricter each comparison."""
+    pytest_cells.plan(session.items, session.config.stash[_BENCH])
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Fail what only all comparisons together tell."""
+    bench = session.config.stash[_BENCH]
+    if bench.settle() and session.exitstatus == pytest.ExitCode.OK:
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
 def pytest_report_header(config: pytest.Config) -> str:
     """Say which tier is judged, and what of the matrix cannot run."""
     bench = config.stash[_BENCH]
@@ -215,11 +254,13 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
     """Show the table of the cells that were judged."""
     bench = config.stash[_BENCH]
     if bench.runs:
-        from vlmbench.report.table import render
+        from vlmbench.report.table import notes, render
 
         width = terminalreporter._tw.fullwidth
         terminalreporter.section(f"vlmbench ({bench.options.tier})")
         terminalreporter.write(render(bench, width))
+        for line in notes(bench):
+            terminalreporter.write_line(line)
 
 
 @pytest.fixture

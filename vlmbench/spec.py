@@ -76,6 +76,12 @@ class Gate:
     margin: float
     relative: bool = False
     """True: the margin is a share of the baseline's value."""
+    floor: float | None = None
+    """A mean below this is a regression, whatever the baseline is."""
+
+    def allowed(self, value: float) -> float:
+        """The drop from `value` that is forgiven, in the metric's own unit."""
+        return self.margin * (value if self.relative else 1.0)
 
 
 @dataclass(frozen=True)

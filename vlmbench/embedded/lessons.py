@@ -98,13 +98,15 @@ def _diagram(number: int) -> Lesson:
     diagram = diagrams.draw(rng)
     answers = {"Read the diagram.": diagram.reading}
     right = diagram.choices[diagram.answer]
+    asked = ""
     for _ in range(3):
         choices = tuple(rng.sample(diagram.choices, len(diagram.choices)))
         shuffled = replace(diagram, choices=choices, answer=choices.index(right))
         sample = catalogue.datasets()["scienceqa"].read(rows.of_diagram(shuffled, True), number)
-        assert sample is not None
-        answers[sample.question] = sample.references[0]
-    answers[sample.question.replace(LETTER_ONLY, WORDS_ONLY)] = right
+        assert sample is not None, "a row with a picture is a sample"
+        asked = sample.question
+        answers[asked] = sample.references[0]
+    answers[asked.replace(LETTER_ONLY, WORDS_ONLY)] = right
     return _on("scienceqa", diagram.canvas, answers)
 
 

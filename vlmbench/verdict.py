@@ -1,0 +1,357 @@
+"""The gate: whether a run is worse than its baseline, and how anyone could tell."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any, Literal
+
+from vlmbench import stats
+from vlmbench.baseline import Baseline, Kept, again
+from vlmbench.errors import BaselineError
+from vlmbench.run import Run, Scored, one_line
+from vlmbench.spec import Gate
+
+Status = Literal["regression", "inconclusive", "improved", "pass"]
+_ORDER: tuple[Status, ...] = ("regression", "inconclusive", "improved", "pass")
+_WORST = 5
+_JUMP = 0.02
+"""The rise of a share of unhealthy answers that is forgiven."""
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """One gated metric of a run against its baseline, over the same samples."""
+
+    gate: Gate
+    expected: float
+    obtained: float
+    losses: tuple[float, ...] = ()
+    """What each cluster of samples lost, in all; gains are negative."""
+    samples: int = 1
+    level: float = stats.SIGNIFICANCE
+    """How improbable chance must be: 1 % over all comparisons of the session."""
+
+    @property
+    def margin(self) -> float:
+        """The drop that is forgiven, in the metric's own unit."""
+        return self.gate.allowed(self.expected)
+
+    @property
+    def drop(self) -> float:
+        """How far the run is below its baseline; negative where it is above."""
+        return self.expected - self.obtained
+
+    @cached_property
+    def p(self) -> float:
+        """The chance of such a drop where nothing got worse; 1.0 within the margin."""
+        if self.drop <= self.margin + 1e-6:
+            return 1.0
+        return stats.p_of_drop(self.losses)
+
+    @property
+    def status(self) -> Status:
+        """What the drop is, by its size and by its chance."""
+        if not math.isfinite(self.drop) or self._below_floor:
+            return "regression"
+        # Scores are stored to six digits.
+        if self.drop <= self.margin + 1e-6:
+            return "improved" if self.drop < -self.margin - 1e-6 else "pass"
+        return "regression" if self.p <= self.level else "inconclusive"
+
+    @property
+    def _below_floor(self) -> bool:
+        return self.gate.floor is not None and self.obtained < self.gate.floor - 1e-6
+
+    @property
+    def why(self) -> str:
+        """What decided, in a few words."""
+        if self._below_floor:
+            return f"below the floor {self.gate.floor:.4f}"
+        if self.status == "regression":
+            return f"p {self.p:.2g}"
+        if self.status == "inconclusive":
+            wanted = stats.samples_to_settle(self.losses, self.samples, self.level)
+            return f"p {self.p:.2g}; about {wanted} samples would settle it"
+        return ""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """Something beside the scores that is not as it was: storage, or the answers' health."""
+
+    what: str
+    expected: str
+    obtained: str
+
+
+@dataclass(frozen=True)
+class Twin:
+    """A compressed run against the baseline of its uncompressed twin."""
+
+    recovery: Mapping[str, float]
+    """Score in shares of the twin's, by gated metric."""
+    right_to_wrong: int
+    wrong_to_right: int
+    changed: int
+    """Answers that are other text."""
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """A run against its baseline."""
+
+    run: Run
+    baseline: Baseline
+    comparisons: tuple[Comparison, ...]
+    findings: tuple[Finding, ...] = ()
+    changes: tuple[str, ...] = ()
+    """How the subject differs from the baseline's: no fault, but what is judged."""
+    twin: Twin | None = None
+    waived: frozenset[str] = frozenset()
+    """Metrics whose regression somebody answers for."""
+
+    @property
+    def status(self) -> Status:
+        """The worst that was found."""
+        if self.findings:
+            return "regression"
+        states = [c.status for c in self.comparisons if c.gate.metric not in self.waived]
+        return next((state for state in _ORDER if state in states), "pass")
+
+    def worst(self, metric: str) -> list[tuple[str, Kept, Scored]]:
+        """(sample id, then, now) of the samples that lost most, greatest loss first."""
+        pairs = [(n, self.baseline.samples[n], now) for n, now in self.run.samples.items()]
+        lost = [p for p in pairs if p[1].scores[metric] - p[2].scores[metric] > 1e-6]
+        return sorted(lost, key=lambda p: p[2].scores[metric] - p[1].scores[metric])[:_WORST]
+
+    def explain(self) -> list[str]:
+        """Why the run fails, in lines: metrics, the samples that lost most, what to do."""
+        return [*self.summary(), *self.details(), self.remedy]
+
+    def summary(self) -> list[str]:
+        """A line for each gated metric and each finding."""
+        lines = [f"{self.run.cell} ({self.run.tier}) is {self.status} against its baseline"]
+        for c in self.comparisons:
+            waived = "waived" if c.gate.metric in self.waived else c.status
+            lines.append(
+                f"  {c.gate.metric:16} baseline {c.expected:.4f}  obtained {c.obtained:.4f}  "
+                f"drop {c.drop:+.4f}  margin {c.margin:.4f}  {waived}  {c.why}".rstrip()
+            )
+        lines += [
+            f"  {f.what:16} baseline {f.expected}  obtained {f.obtained}  regression"
+            for f in self.findings
+        ]
+        return lines
+
+    def details(self) -> list[str]:
+        """How the subject changed, and the samples that lost most."""
+        lines = [f"  {change}" for change in self.changes]
+        for c in self.comparisons:
+            if c.status in ("regression", "inconclusive"):
+                lines += self._flips(c.gate.metric)
+        return lines
+
+    @property
+    def remedy(self) -> str:
+        """The command that accepts the run."""
+        return "Accept it:  " + again(self.run.cell, self.run.tier, "--baseline-update")
+
+    def _flips(self, metric: str) -> Iterator[str]:
+        count = sum(
+            then.scores[metric] > self.run.samples[name].scores[metric] + 1e-6
+            for name, then in self.baseline.samples.items()
+            if name in self.run.samples
+        )
+        yield f"  {count} of {len(self.run.samples)} samples lost {metric}; the worst:"
+        for name, then, now in self.worst(metric):
+            yield f"    {one_line(name)}: {then.scores[metric]:.2f} -> {now.scores[metric]:.2f}"
+            yield f"      question    {one_line(now.question)}"
+            yield f"      references  {one_line(' | '.join(dict.fromkeys(now.references)))}"
+            yield f"      baseline    {one_line(then.answer)}"
+            yield f"      obtained    {one_line(now.answer)}"
+
+
+def compare(
+    run: Run,
+    baseline: Baseline,
+    gates: tuple[Gate, ...],
+    *,
+    partial: bool = False,
+    comparisons: int | None = None,
+    twin: Baseline | None = None,
+    waived: frozenset[str] = frozenset(),
+) -> Verdict:
+    """Judge a run by its baseline, sample by sample.
+
+    Args:
+        run: what was obtained.
+        baseline: what it must not fall below.
+        gates: the metrics that decide, with their margins.
+        partial: the run was limited on purpose and is compared over its own samples.
+        comparisons: how many gated metrics the whole session judges; this run's alone by default.
+        twin: the baseline of the uncompressed model, for the record.
+        waived: metrics whose regression somebody answers for.
+
+    Raises:
+        BaselineError: the two were not obtained under one protocol, or on other samples.
+    """
+    _check_protocol(run, baseline)
+    _check_samples(run, baseline, partial)
+    level = stats.SIGNIFICANCE / max(1, comparisons or len(gates))
+    return Verdict(
+        run,
+        baseline,
+        tuple(_compared(run, baseline, gate, level) for gate in gates),
+        tuple([*_storage(run, baseline), *(() if partial else _health(run, baseline, level))]),
+        tuple(f"another {d}" for d in _differences(baseline.subject, run.subject)),
+        _against_twin(run, twin, gates) if twin else None,
+        waived,
+    )
+
+
+def settled(verdict: Verdict, comparison: Comparison) -> Verdict:
+    """The verdict with one comparison found significant among all of the session."""
+    known = tuple(
+        replace(c, level=max(c.level, c.p)) if c == comparison else c for c in verdict.comparisons
+    )
+    return replace(verdict, comparisons=known)
+
+
+def _compared(run: Run, baseline: Baseline, gate: Gate, level: float) -> Comparison:
+    metric = gate.metric
+    losses = {
+        # As stored: what was rounded once must not look lost.
+        name: round(baseline.samples[name].scores[metric], 6) - round(now.scores[metric], 6)
+        for name, now in run.samples.items()
+    }
+    clusters = {name: now.cluster or name for name, now in run.samples.items()}
+    expected = math.fsum(baseline.samples[n].scores[metric] for n in run.samples) / len(losses)
+    return Comparison(
+        gate,
+        expected,
+        run.mean(metric),
+        tuple(stats.clustered(losses, clusters)),
+        len(losses),
+        level,
+    )
+
+
+def smallest_drop(run: Run, gate: Gate, level: float = stats.SIGNIFICANCE) -> float | None:
+    """The smallest drop, by samples that lose all they have, which is told from chance.
+
+    None where so few samples have anything to lose that no drop can be.
+    """
+    flips = stats.smallest_flips(level)
+    had = sorted((one.scores[gate.metric] for one in run.samples.values()), reverse=True)
+    if sum(1 for score in had if score > 0) < flips:
+        return None
+    needed = math.fsum(had[:flips]) / len(had)
+    return max(needed, gate.allowed(run.mean(gate.metric)))
+
+
+def _storage(run: Run, baseline: Baseline) -> Iterator[Finding]:
+    """Bytes are gated exactly, per device kind; the file's only where it is the same checkpoint."""
+    if _device(run.environment) != _device(baseline.environment):
+        return
+    same = run.subject.get("checkpoint") == baseline.subject.get("checkpoint")
+    pairs = [("footprint bytes", baseline.footprint_bytes, run.footprint_bytes)]
+    if same:
+        pairs.append(("file bytes", baseline.file_bytes, run.file_bytes))
+    for what, then, now in pairs:
+        if then != now:
+            yield Finding(what, f"{then:,}", f"{now:,}")
+    if baseline.census and run.census != baseline.census:
+        differing = sorted(
+            name
+            for name in run.census.keys() | baseline.census.keys()
+            if run.census.get(name) != baseline.census.get(name)
+        )
+        parts = (str({n: c.get(n) for n in differing}) for c in (baseline.census, run.census))
+        yield Finding("census", *map(one_line, parts))
+    if _device(run.environment) == "cuda" and run.peak_bytes > 1.05 * baseline.peak_bytes > 0:
+        yield Finding("peak bytes", f"{baseline.peak_bytes:,}", f"{run.peak_bytes:,}")
+
+
+def _device(environment: Mapping[str, Any]) -> str:
+    return str(environment.get("device_kind", "cpu"))
+
+
+def _health(run: Run, baseline: Baseline, level: float) -> Iterator[Finding]:
+    """A jump in empty, cut, repeating or equal answers, by as many answers as no chance moves."""
+    for name, then in baseline.health.items():
+        now = run.health.get(name, 0.0)
+        answers = (now - then) * len(run.samples)
+        if now - then > _JUMP + 1e-9 and answers >= stats.smallest_flips(level) - 1e-6:
+            yield Finding(f"{name} answers", f"{then:.1%}", f"{now:.1%}")
+
+
+def _differences(old: Mapping[str, str], new: Mapping[str, str]) -> Iterator[str]:
+    for name in sorted(old.keys() | new.keys()):
+        then, now = old.get(name), new.get(name)
+        if then != now:
+            yield f"{name}: baseline {one_line(str(then))}, this run {one_line(str(now))}"
+
+
+def _against_twin(run: Run, twin: Baseline, gates: tuple[Gate, ...]) -> Twin | None:
+    """The record beside the twin, where the two can be compared at all."""
+    if run.protocol != twin.protocol or not run.samples.keys() <= twin.samples.keys():
+        return None
+    means = {
+        gate.metric: math.fsum(twin.samples[n].scores[gate.metric] for n in run.samples)
+        / len(run.samples)
+        for gate in gates
+    }
+    metric = gates[-1].metric
+    pairs = [(twin.samples[name], now) for name, now in run.samples.items()]
+    right = [(t.scores[metric] >= 0.5, n.scores[metric] >= 0.5) for t, n in pairs]
+    return Twin(
+        {name: round(run.mean(name) / mean, 6) for name, mean in means.items() if mean > 0},
+        right_to_wrong=right.count((True, False)),
+        wrong_to_right=right.count((False, True)),
+        changed=sum(then.answer != now.answer for then, now in pairs),
+    )
+
+
+def _check_protocol(run: Run, baseline: Baseline) -> None:
+    old = {"tier": baseline.tier, **baseline.protocol}
+    new = {"tier": run.tier, **run.protocol}
+    differing = [f"  {difference}" for difference in _differences(old, new)]
+    if differing:
+        raise BaselineError(
+            f"the baseline of {run.cell} was made under another protocol and cannot judge this "
+            "run:\n"
+            + "\n".join(differing)
+            + "\nMake a new one:  "
+            + again(run.cell, run.tier, "--baseline-update")
+        )
+
+
+def _check_samples(run: Run, baseline: Baseline, partial: bool) -> None:
+    changed = [
+        name
+        for name, scored in run.samples.items()
+        if name not in baseline.samples or baseline.samples[name].content != scored.content
+    ]
+    missing = [] if partial else [name for name in baseline.samples if name not in run.samples]
+    if changed or missing:
+        raise BaselineError(
+            f"the baseline of {run.cell} was made on other samples: {len(changed)} are new or "
+            f"changed (first: {(changed or ['none'])[0]}), {len(missing)} are missing (first: "
+            f"{(missing or ['none'])[0]}). Make a new one:  "
+            + again(run.cell, run.tier, "--baseline-update")
+        )
+
+
+def plain(verdict: Verdict) -> dict[str, Any]:
+    """Plain data of a verdict, for histories."""
+    data: dict[str, Any] = {
+        "status": verdict.status,
+        "baseline": {c.gate.metric: round(c.expected, 6) for c in verdict.comparisons},
+        "p": {c.gate.metric: c.p for c in verdict.comparisons},
+    }
+    if verdict.twin:
+        data["twin"] = dict(vars(verdict.twin))
+    return data
