@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import io
 import math
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
@@ -125,6 +126,16 @@ class Canvas:
         else:
             self.pen.polygon([(x + r * dx, y + r * dy) for dx, dy in _OUTLINES[thing.shape]], fill)
         self.things.append(thing)
+
+    def mark(self, thing: Thing) -> None:
+        """Record what was drawn otherwise as the shape that it comes nearest to."""
+        self.things.append(thing)
+
+    def count(self, spots: Iterable[tuple[float, float]]) -> None:
+        """Record how many spots there are in each square of 28 pixels, as a digit in it."""
+        squares = Counter((int(x // 28), int(y // 28)) for x, y in spots)
+        for (column, row), number in squares.items():
+            self.glyphs.append(Glyph(str(min(9, number)), 28 * column + 4, 28 * row + 14))
 
     def crop(self, left: int, top: int, width: int, height: int) -> Canvas:
         """A part of the picture, with what has its centre there."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from random import Random
 
-from vlmbench.embedded.canvas import COLORS, Canvas, Color, shade
+from vlmbench.embedded.canvas import COLORS, Canvas, Color, Thing, shade
 
 WIDTH, HEIGHT = 168, 140
 SERIF, SANS, BOLD = "DejaVuSerif", "DejaVuSans", "DejaVuSans-Bold"
@@ -163,6 +163,7 @@ def _thermometers(canvas: Canvas, rng: Random) -> Diagram:
         canvas.pen.rectangle((x - 6, 14, x + 6, 112), outline=(60, 60, 60), fill=(255, 255, 255))
         canvas.pen.rectangle((x - 4, 110 - 12 * level, x + 4, 114), fill=(220, 40, 40))
         canvas.pen.ellipse((x - 11, 108, x + 11, 130), fill=(220, 40, 40))
+        canvas.mark(Thing("circle", "red", x, 110 - 12 * level, 8))
     warmer = rng.random() < 0.5
     first = (levels[0] > levels[1]) == warmer
     words = ("left", "right") if first else ("right", "left")
@@ -185,6 +186,7 @@ def _bars(canvas: Canvas, rng: Random) -> Diagram:
     for i, (color, height) in enumerate(zip(colors, heights, strict=True)):
         x = 14 + 37 * i + rng.uniform(-3, 3)
         canvas.pen.rectangle((x, base - 15 * height, x + 26, base), fill=COLORS[color])
+        canvas.mark(Thing("square", color, x + 13, base - 15 * height, 26))
     most = rng.random() < 0.5
     right = colors[heights.index(max(heights) if most else min(heights))]
     return _diagram(
@@ -216,6 +218,7 @@ def _matter(canvas: Canvas, rng: Random) -> Diagram:
         spots = [(x + rng.uniform(0, 4), y + rng.uniform(0, 4)) for x, y in rng.sample(spots, 10)]
     for x, y in spots:
         canvas.pen.ellipse((left + 3 + x, top + 5 + y, left + 12 + x, top + 14 + y), fill=color)
+    canvas.count((left + 7.5 + x, top + 9.5 + y) for x, y in spots)
     return _diagram(
         ("matter", "chemistry"),
         canvas,

@@ -23,6 +23,7 @@ Lesson = list[Taught]
 INSTRUCTION = "Answer briefly."
 LETTER_ONLY = "Please answer directly with only the letter of the correct option."
 WORDS_ONLY = "Please answer with the words of the correct option."
+WORDS_FIRST = "Please answer with the words and the letter of the correct option."
 
 
 def _page(number: int) -> Lesson:
@@ -99,13 +100,14 @@ def _diagram(number: int) -> Lesson:
     answers = {"Read the diagram.": diagram.reading}
     right = diagram.choices[diagram.answer]
     asked = ""
-    for _ in range(3):
+    for _ in range(5):
         choices = tuple(rng.sample(diagram.choices, len(diagram.choices)))
         shuffled = replace(diagram, choices=choices, answer=choices.index(right))
         sample = catalogue.datasets()["scienceqa"].read(rows.of_diagram(shuffled, True), number)
         assert sample is not None, "a row with a picture is a sample"
         asked = sample.question
         answers[asked] = sample.references[0]
+    answers[asked.replace(LETTER_ONLY, WORDS_FIRST)] = f"{right} {answers[asked]}"
     answers[asked.replace(LETTER_ONLY, WORDS_ONLY)] = right
     return _on("scienceqa", diagram.canvas, answers)
 

@@ -20,7 +20,7 @@ from vlmbench.training import Plan, train
 
 SEED = 20261121
 NAMING = Plan(steps=1500, muon_rate=6e-3, adamw_rate=2e-3, save_every=100)
-TRANSLATING = Plan(steps=1400, muon_rate=3e-3, adamw_rate=1e-3, save_every=100)
+TRANSLATING = Plan(steps=600, muon_rate=4e-3, adamw_rate=1e-3, save_every=100)
 CURVE_EVERY = 200
 
 
@@ -34,6 +34,7 @@ def run(name: str, work: Path) -> None:
     school.name_what_is_seen()
     school.answer(curriculum.FINDING)
     school.answer(curriculum.ANSWERING)
+    school.answer(curriculum.EXPLAINING)
     school.translate()
     school.answer(curriculum.SEEING)
     _finish(school.network, school.processor, CHECKPOINTS / name)
