@@ -19,6 +19,7 @@ from vlmbench.checkpoint import (
     where,
 )
 from vlmbench.errors import CheckpointError, UsageError
+from vlmbench.patches import as_products
 from vlmbench.spec import Compression, Model, Source
 
 if TYPE_CHECKING:
@@ -94,6 +95,7 @@ def load(
     taken = take(network, model.anatomy)
     verify(taken, compression, dtype=dtype)
     _make_greedy(network, processor)
+    as_products(network)
     return Variant(
         model, compression, source, network, processor, taken, file_bytes(network), device
     )
