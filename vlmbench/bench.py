@@ -52,6 +52,8 @@ class Options:
     baseline_of: str | None = None
     write: str | None = None
     """None, `new` (write missing baselines) or `update` (rewrite them)."""
+    error_budget: int = 0
+    """How many samples of a cell may be without an answer."""
     strict: bool = False
     """Whether what is inconclusive fails as well."""
     move_anchor: bool = False
@@ -96,6 +98,8 @@ class Bench:
     loads: Counter[str] = field(default_factory=Counter)
     """How often each variant was loaded."""
     verdicts: dict[str, Verdict] = field(default_factory=dict)
+    errored: int = 0
+    """Tests that failed for want of something to judge."""
     planned: int = 0
     """How many gated metrics the session judges; every comparison is stricter for it."""
     runs: dict[str, Run] = field(default_factory=dict)
@@ -103,6 +107,7 @@ class Bench:
     """Median seconds an answer takes in a probe batch, by cell."""
     _loaded: Variant | None = None
     _samples: dict[str, Samples] = field(default_factory=dict)
+    _unloadable: dict[str, VlmbenchError] = field(default_factory=dict)
     _failed: dict[str, VlmbenchError] = field(default_factory=dict)
     """Why a cell has no run: told to each of its tests, not found out again."""
 
@@ -154,11 +159,18 @@ class Bench:
                 setattr(sys, kept, None)
             gc.collect()
             options = self.options
+            if wanted in self._unloadable:
+                raise self._unloadable[wanted]
             source = self._source("model", model)
             self.loads[wanted] += 1
-            self._loaded = load(
-                model, compression, source, device=options.device, dtype=options.dtype
-            )
+            try:
+                self._loaded = load(
+                    model, compression, source, device=options.device, dtype=options.dtype
+                )
+            except VlmbenchError as error:
+                error.__traceback__ = error.__context__ = None
+                self._unloadable[wanted] = error
+                raise
         return self._loaded
 
     def samples(self, dataset: Dataset) -> Samples:
@@ -224,12 +236,18 @@ class Bench:
             partial=self.options.limit is not None,
             comparisons=self.planned,
             twin=self._twin(cell),
+            tolerated=self.options.error_budget,
             waived=frozenset(w.metric for w in self._waivers_of(cell.id) if not w.expired),
         )
         self.verdicts[cell.id] = verdict
         return verdict
 
     def _write(self, path: Path, cell: Cell, run: Run) -> None:
+        if run.errors:
+            raise BaselineError(
+                f"{cell.id}: {len(run.errors)} samples have no answer, so this run is no baseline: "
+                + next(iter(run.errors.values()))
+            )
         before = None
         if path.exists():
             try:
@@ -259,7 +277,7 @@ class Bench:
 
     def accepts(self, verdict: Verdict) -> bool:
         """Whether a verdict lets its test pass."""
-        failing = {"regression", "inconclusive"} if self.options.strict else {"regression"}
+        failing = {"regression", "error"} | ({"inconclusive"} if self.options.strict else set())
         return verdict.status not in failing and not self.complaints(verdict)
 
     def complaints(self, verdict: Verdict) -> list[str]:

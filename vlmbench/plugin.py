@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from vlmbench.spec import Cell, Compression, Dataset, Model, Sample
     from vlmbench.variant import Variant
 
+ERRORED = 6
+"""Exit code where tests failed, but none because of a regression: nothing could be judged."""
 _BENCH = pytest.StashKey[Bench]()
 _HEARD = pytest.StashKey[set[str]]()
 """Whose hooks were called for further entries."""
@@ -119,6 +121,13 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         metavar="[DATASET.]METRIC=VALUE",
         help="fail a mean below VALUE whatever the baseline is (repeatable)",
     )
+    add(
+        "--error-budget",
+        type=int,
+        default=0,
+        metavar="N",
+        help="let N samples of a cell be without an answer (default: 0)",
+    )
     parser.addini("vlmbench_margins", "as --margin, a line each", type="linelist")
     parser.addini("vlmbench_floors", "as --floor, a line each", type="linelist")
 
@@ -144,6 +153,7 @@ def pytest_configure(config: pytest.Config) -> None:
                 move_anchor=option("baseline_move_anchor"),
                 # pytest's own --strict: who asks for it wants what is inconclusive to fail.
                 strict=config.getini("strict") is True,
+                error_budget=option("error_budget"),
                 margins=(*config.getini("vlmbench_margins"), *option("margin")),
                 floors=(*config.getini("vlmbench_floors"), *option("floor")),
             ),
@@ -211,10 +221,12 @@ def pytest_collection_finish(session: pytest.Session) -> None:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_sessionfinish(session: pytest.Session) -> None:
-    """Fail what only all comparisons together tell."""
+    """Fail what only all comparisons together tell; tell errors from regressions."""
     bench = session.config.stash[_BENCH]
     if bench.settle() and session.exitstatus == pytest.ExitCode.OK:
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
+    elif session.testsfailed and session.testsfailed == bench.errored:
+        session.exitstatus = ERRORED
 
 
 def pytest_report_header(config: pytest.Config) -> str:
@@ -233,11 +245,14 @@ def pytest_runtest_makereport(
     """A mistake of the user's is told in its own words, without our traceback."""
     report = yield
     error = call.excinfo.value if call.excinfo else None
+    bench = item.config.stash[_BENCH]
     if isinstance(error, VlmbenchError):
         report.longrepr = f"{type(error).__name__}: {error}"
+        bench.errored += 1
     expected = (getattr(item, "funcargs", None) or {}).get("baseline")
     if isinstance(error, AssertionError) and isinstance(expected, pytest_cells.Expected):
         _, samples = expected.explain() if expected.verdict else ([], [])
+        bench.errored += expected.verdict is not None and expected.verdict.status == "error"
         if samples:
             report.sections.append((f"worst samples of {expected.cell.id}", "\n".join(samples)))
     return report

@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass, field
 from statistics import fmean
 from typing import Any
 
+from vlmbench.errors import VlmbenchError
 from vlmbench.spec import Sample
 
 Scores = dict[str, float]
@@ -45,6 +46,8 @@ class Run:
     """What was judged, by field."""
     environment: Mapping[str, Any]
     samples: Mapping[str, Scored]
+    errors: Mapping[str, str] = field(default_factory=dict)
+    """Samples that have no answer, and why: they have no score either."""
     census: Mapping[str, Any] = field(default_factory=dict)
     health: Mapping[str, float] = field(default_factory=dict)
     footprint_bytes: int = 0
@@ -52,6 +55,12 @@ class Run:
     peak_bytes: int = 0
     seconds: float = 0.0
     left_out: int = 0
+
+    def scored(self, sample: str) -> Scored:
+        """One sample's answer; the error, where it has none."""
+        if sample in self.errors:
+            raise VlmbenchError(self.errors[sample])
+        return self.samples[sample]
 
     def mean(self, metric: str) -> float:
         """The mean score of a metric over all samples."""

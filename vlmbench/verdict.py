@@ -14,8 +14,8 @@ from vlmbench.errors import BaselineError
 from vlmbench.run import Run, Scored, one_line
 from vlmbench.spec import Gate
 
-Status = Literal["regression", "inconclusive", "improved", "pass"]
-_ORDER: tuple[Status, ...] = ("regression", "inconclusive", "improved", "pass")
+Status = Literal["regression", "error", "inconclusive", "improved", "pass"]
+_ORDER: tuple[Status, ...] = ("regression", "error", "inconclusive", "improved", "pass")
 _WORST = 5
 _JUMP = 0.02
 """The rise of a share of unhealthy answers that is forgiven."""
@@ -110,6 +110,8 @@ class Verdict:
     changes: tuple[str, ...] = ()
     """How the subject differs from the baseline's: no fault, but what is judged."""
     twin: Twin | None = None
+    tolerated: int = 0
+    """How many samples may be without an answer."""
     waived: frozenset[str] = frozenset()
     """Metrics whose regression somebody answers for."""
 
@@ -119,6 +121,8 @@ class Verdict:
         if self.findings:
             return "regression"
         states = [c.status for c in self.comparisons if c.gate.metric not in self.waived]
+        if len(self.run.errors) > self.tolerated:
+            states.append("error")
         return next((state for state in _ORDER if state in states), "pass")
 
     def worst(self, metric: str) -> list[tuple[str, Kept, Scored]]:
@@ -144,11 +148,18 @@ class Verdict:
             f"  {f.what:16} baseline {f.expected}  obtained {f.obtained}  regression"
             for f in self.findings
         ]
+        if self.run.errors:
+            total = len(self.run.errors) + len(self.run.samples)
+            first = one_line(next(iter(self.run.errors.values())))
+            lines.append(f"  {len(self.run.errors)} of {total} samples have no answer: {first}")
         return lines
 
     def details(self) -> list[str]:
         """How the subject changed, and the samples that lost most."""
         lines = [f"  {change}" for change in self.changes]
+        lines += [
+            f"  no answer: {one_line(text)}" for text in list(self.run.errors.values())[:_WORST]
+        ]
         for c in self.comparisons:
             if c.status in ("regression", "inconclusive"):
                 lines += self._flips(c.gate.metric)
@@ -183,6 +194,7 @@ def compare(
     comparisons: int | None = None,
     twin: Baseline | None = None,
     waived: frozenset[str] = frozenset(),
+    tolerated: int = 0,
 ) -> Verdict:
     """Judge a run by its baseline, sample by sample.
 
@@ -194,6 +206,7 @@ def compare(
         comparisons: how many gated metrics the whole session judges; this run's alone by default.
         twin: the baseline of the uncompressed model, for the record.
         waived: metrics whose regression somebody answers for.
+        tolerated: how many samples may be without an answer.
 
     Raises:
         BaselineError: the two were not obtained under one protocol, or on other samples.
@@ -208,6 +221,7 @@ def compare(
         tuple([*_storage(run, baseline), *(() if partial else _health(run, baseline, level))]),
         tuple(f"another {d}" for d in _differences(baseline.subject, run.subject)),
         _against_twin(run, twin, gates) if twin else None,
+        tolerated,
         waived,
     )
 
@@ -335,7 +349,8 @@ def _check_samples(run: Run, baseline: Baseline, partial: bool) -> None:
         for name, scored in run.samples.items()
         if name not in baseline.samples or baseline.samples[name].content != scored.content
     ]
-    missing = [] if partial else [name for name in baseline.samples if name not in run.samples]
+    seen = run.samples.keys() | run.errors.keys()
+    missing = [] if partial else [name for name in baseline.samples if name not in seen]
     if changed or missing:
         raise BaselineError(
             f"the baseline of {run.cell} was made on other samples: {len(changed)} are new or "

@@ -21,7 +21,7 @@ LAYERS = [
     {"catalogue", "health", "run"},
     {"prompting", "training", "architectures", "video"},
     {*AXES},
-    {"census", "checkpoint", "gates", "patches", "samples", "stats"},
+    {"census", "checkpoint", "finite", "gates", "patches", "samples", "stats"},
     {"answering", "variant", "artifacts"},
     {"measure"},
     {"evaluate", "embedded", "baseline"},

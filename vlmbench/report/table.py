@@ -17,7 +17,13 @@ if TYPE_CHECKING:
 
 _OPTIONAL = ("per s", "MB", "ms", "base")
 """Columns that a narrow terminal does without, the first one first."""
-_COLOURS = {"regression": "bold red", "inconclusive": "yellow", "improved": "cyan", "pass": "green"}
+_COLOURS = {
+    "regression": "bold red",
+    "error": "magenta",
+    "inconclusive": "yellow",
+    "improved": "cyan",
+    "pass": "green",
+}
 
 
 def render(bench: Bench, width: int) -> str:
