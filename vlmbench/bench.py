@@ -224,10 +224,14 @@ class Bench:
         options = self.options
         return baselines.path_of(options.baselines, options.tier, cell, options.baseline_of)
 
-    def judge(self, cell: Cell, run: Run) -> Verdict:
-        """Compare a run with its baseline, which is written first where the options say so."""
+    def judge(self, cell: Cell, run: Run, *, written: bool = False) -> Verdict:
+        """Compare a run with its baseline, which is written first where the options say so.
+
+        `written`: that was done where the run was made.
+        """
         path, tier = self.baseline_path(cell), self.options.tier
-        if self.options.write == "update" or (self.options.write == "new" and not path.exists()):
+        write = None if written else self.options.write
+        if write == "update" or (write == "new" and not path.exists()):
             self._write(path, cell, run)
         verdict = compare(
             run,

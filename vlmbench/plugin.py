@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from vlmbench import pytest_cells
+from vlmbench import pytest_cells, pytest_workers
 from vlmbench.bench import Bench, Options, catalogued
 from vlmbench.errors import CatalogueError, VlmbenchError
 
@@ -223,10 +223,26 @@ def pytest_collection_finish(session: pytest.Session) -> None:
 def pytest_sessionfinish(session: pytest.Session) -> None:
     """Fail what only all comparisons together tell; tell errors from regressions."""
     bench = session.config.stash[_BENCH]
-    if bench.settle() and session.exitstatus == pytest.ExitCode.OK:
+    if pytest_workers.is_worker(session.config):
+        pytest_workers.send(session.config, bench)
+    elif bench.settle() and session.exitstatus == pytest.ExitCode.OK:
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
     elif session.testsfailed and session.testsfailed == bench.errored:
         session.exitstatus = ERRORED
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Unless another distribution was asked for, keep the tests of a variant together."""
+    if config.getoption("dist") != "load":
+        return None
+    return pytest_workers.ByVariant(config, log, config.stash[_BENCH])
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any, error: object) -> None:
+    """Take over what a worker judged."""
+    pytest_workers.receive(node, node.config.stash[_BENCH])
 
 
 def pytest_report_header(config: pytest.Config) -> str:
@@ -345,8 +361,13 @@ def bench(pytestconfig: pytest.Config) -> Bench:
 
 def _progress(config: pytest.Config) -> Callable[[Cell, int, int], None]:
     """A progress bar on a terminal that somebody watches; else nothing."""
-    worker = hasattr(config, "workerinput")  # of pytest-xdist: the bars of several would mix
-    if worker or os.environ.get("CI") or not sys.__stderr__ or not sys.__stderr__.isatty():
+    # The bars of several workers would mix.
+    if (
+        pytest_workers.is_worker(config)
+        or os.environ.get("CI")
+        or not sys.__stderr__
+        or not sys.__stderr__.isatty()
+    ):
         return lambda cell, done, total: None
     from vlmbench.report.progress import Bar
 

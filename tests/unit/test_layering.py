@@ -28,7 +28,7 @@ LAYERS = [
     {"verdict"},
     {"bench"},
     {"report"},
-    {"cli", "probe", "pytest_cells"},
+    {"cli", "probe", "pytest_cells", "pytest_workers"},
     {"plugin"},
 ]
 LEVEL = {name: level for level, layer in enumerate(LAYERS) for name in layer}
