@@ -240,6 +240,7 @@ class Bench:
             partial=self.options.limit is not None,
             comparisons=self.planned,
             twin=self._twin(cell),
+            promised=getattr(cell.compression, "recovery", 0.0),
             tolerated=self.options.error_budget,
             waived=frozenset(w.metric for w in self._waivers_of(cell.id) if not w.expired),
         )

@@ -145,7 +145,11 @@ class Model:
 
 @runtime_checkable
 class Compression(Protocol):
-    """A recipe. It changes a loaded model (`apply`), or asks the loader for it (`load_options`)."""
+    """A recipe. It changes a loaded model (`apply`), or asks the loader for it (`load_options`).
+
+    It may have an attribute `recovery`: the share of the uncompressed model's score, by every gated
+    metric, that it promises to keep; a cell below that fails.
+    """
 
     @property
     def name(self) -> str:

@@ -193,6 +193,7 @@ def compare(
     partial: bool = False,
     comparisons: int | None = None,
     twin: Baseline | None = None,
+    promised: float = 0.0,
     waived: frozenset[str] = frozenset(),
     tolerated: int = 0,
 ) -> Verdict:
@@ -205,6 +206,7 @@ def compare(
         partial: the run was limited on purpose and is compared over its own samples.
         comparisons: how many gated metrics the whole session judges; this run's alone by default.
         twin: the baseline of the uncompressed model, for the record.
+        promised: the share of the twin's score that the recipe promises to keep.
         waived: metrics whose regression somebody answers for.
         tolerated: how many samples may be without an answer.
 
@@ -214,13 +216,17 @@ def compare(
     _check_protocol(run, baseline)
     _check_samples(run, baseline, partial)
     level = stats.SIGNIFICANCE / max(1, comparisons or len(gates))
+    beside = _against_twin(run, twin, gates) if twin else None
+    findings = [*_storage(run, baseline), *_broken_promises(beside, promised)]
+    if not partial:
+        findings += _health(run, baseline, level)
     return Verdict(
         run,
         baseline,
         tuple(_compared(run, baseline, gate, level) for gate in gates),
-        tuple([*_storage(run, baseline), *(() if partial else _health(run, baseline, level))]),
+        tuple(findings),
         tuple(f"another {d}" for d in _differences(baseline.subject, run.subject)),
-        _against_twin(run, twin, gates) if twin else None,
+        beside,
         tolerated,
         waived,
     )
@@ -327,6 +333,12 @@ def _against_twin(run: Run, twin: Baseline, gates: tuple[Gate, ...]) -> Twin | N
         wrong_to_right=right.count((False, True)),
         changed=sum(then.answer != now.answer for then, now in pairs),
     )
+
+
+def _broken_promises(twin: Twin | None, promised: float) -> Iterator[Finding]:
+    for metric, share in twin.recovery.items() if twin else ():
+        if share < promised - 1e-6:
+            yield Finding(f"recovery {metric}", f"at least {promised:.4f}", f"{share:.4f}")
 
 
 def _check_protocol(run: Run, baseline: Baseline) -> None:

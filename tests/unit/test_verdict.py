@@ -216,6 +216,14 @@ def test_against_the_uncompressed_twin() -> None:
     assert judged(now, now, twin=other).twin is None
 
 
+def test_a_promised_recovery_is_gated() -> None:
+    twin, now = of_run(run({"a": 1.0, "b": 1.0})), run({"a": 1.0, "b": 0.8})
+    assert judged(now, now, twin=twin, promised=0.9).status == "pass"
+    verdict = judged(now, now, twin=twin, promised=0.91)
+    assert verdict.status == "regression"
+    assert "recovery anls" in verdict.explain()[2]
+
+
 def test_the_smallest_drop_a_cell_can_see() -> None:
     """Seven of a hundred answers, one way, are 1 in 128; fewer are told from nothing."""
     seen = smallest_drop(run({f"s{i}": 1.0 for i in range(100)}), ANLS)
