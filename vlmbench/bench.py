@@ -4,24 +4,22 @@ from __future__ import annotations
 
 import dataclasses
 import gc
-import json
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 from vlmbench import baseline as baselines
-from vlmbench import catalogue, gates, stats
+from vlmbench import catalogue, gates, selection, stats
 from vlmbench.errors import (
     BaselineError,
-    CheckpointError,
-    UnknownNameError,
     UsageError,
     VlmbenchError,
 )
-from vlmbench.spec import Cell, Compression, Dataset, Metric, Model, Source
+from vlmbench.options import Entries, Options
+from vlmbench.spec import Cell, Compression, Dataset, Model, Source
 from vlmbench.verdict import Verdict, compare, settled, smallest_drop
 
 if TYPE_CHECKING:
@@ -29,64 +27,8 @@ if TYPE_CHECKING:
     from vlmbench.samples import Samples
     from vlmbench.variant import Variant
 
-T = TypeVar("T")
 Progress = Callable[[Cell, int, int], None]
 """(cell, samples done, samples in all); called with 0 done before the first."""
-
-
-@dataclass(frozen=True)
-class Options:
-    """What a user can ask for on the command line."""
-
-    tier: str = "embedded"
-    models: tuple[str, ...] = ()
-    """NAME or NAME=FOLDER_OR_ID; empty: all."""
-    compressions: tuple[str, ...] = ()
-    data: tuple[str, ...] = ()
-    """NAME or NAME=FOLDER_OR_ID; empty: all."""
-    limit: int | None = None
-    device: str = "cpu"
-    dtype: str | None = None
-    batch_size: int = 64
-    baselines: Path = Path("baselines")
-    baseline_of: str | None = None
-    write: str | None = None
-    """None, `new` (write missing baselines) or `update` (rewrite them)."""
-    error_budget: int = 0
-    """How many samples of a cell may be without an answer."""
-    strict: bool = False
-    """Whether what is inconclusive fails as well."""
-    move_anchor: bool = False
-    """Whether a baseline may be written far below the best there was."""
-    margins: tuple[str, ...] = ()
-    """METRIC=VALUE or DATASET.METRIC=VALUE: the drop that is forgiven."""
-    floors: tuple[str, ...] = ()
-    """As `margins`: the mean that must be reached, whatever the baseline is."""
-
-
-@dataclass(frozen=True)
-class Entries:
-    """The four axes, a user's own entries included."""
-
-    models: Mapping[str, Model]
-    compressions: Mapping[str, Compression]
-    datasets: Mapping[str, Dataset]
-    metrics: Mapping[str, Metric]
-
-
-def catalogued(
-    models: Iterable[Model] = (),
-    compressions: Iterable[Compression] = (),
-    datasets: Iterable[Dataset] = (),
-    metrics: Iterable[Metric] = (),
-) -> Entries:
-    """The catalogue with further entries."""
-    return Entries(
-        catalogue.models(models),
-        catalogue.compressions(compressions),
-        catalogue.datasets(datasets),
-        catalogue.metrics(metrics),
-    )
 
 
 @dataclass
@@ -114,10 +56,8 @@ class Bench:
     def __post_init__(self) -> None:
         adjusted = gates.adjusted(self.entries.datasets, self.options.margins, self.options.floors)
         self.entries = dataclasses.replace(self.entries, datasets=adjusted)
-        self.models = _chosen("model", self.options.models, self.entries.models, self._adopt)
-        self.datasets = _chosen(
-            "data set", self.options.data, self.entries.datasets, self._redirect
-        )
+        self.models = selection.models(self.options, self.entries)
+        self.datasets = selection.datasets(self.options, self.entries)
         self.compressions = [
             catalogue.find("compression", name, self.entries.compressions)
             for name in self.options.compressions or self.entries.compressions
@@ -337,62 +277,3 @@ class Bench:
                 f"{kind} {entry.name!r} is not in tier {self.options.tier!r}; it is in "
                 f"{', '.join(entry.sources)}. Choose that tier, or leave it out."
             ) from None
-
-    def _adopt(self, name: str, where: str) -> Model:
-        """A catalogued model from another address, or a new name for a known architecture."""
-        source = Source(where)
-        if name in self.entries.models:
-            model = self.entries.models[name]
-        else:
-            architecture = _architecture(where)
-            known = {m.architecture: m for m in self.entries.models.values()}
-            if architecture not in known:
-                raise UsageError(
-                    f"--model {name}={where}: no adapter for architecture {architecture!r}; there "
-                    f"are adapters for {', '.join(sorted(known))}. Add one (README, add a model)."
-                )
-            model = known[architecture]
-        return dataclasses.replace(model, name=name, sources={self.options.tier: source})
-
-    def _redirect(self, name: str, where: str) -> Dataset:
-        dataset = catalogue.find("data set", name, self.entries.datasets)
-        return dataclasses.replace(dataset, sources={self.options.tier: Source(where)}, demos=())
-
-
-def _chosen(
-    kind: str, wanted: tuple[str, ...], entries: Mapping[str, T], adopt: Callable[[str, str], T]
-) -> list[T]:
-    if not wanted:
-        return list(entries.values())
-    chosen = []
-    for entry in wanted:
-        name, equals, where = entry.partition("=")
-        if equals and not (name and where):
-            raise UsageError(f"{entry!r}: expected NAME or NAME=FOLDER_OR_ID for a {kind}")
-        if not equals and name not in entries:
-            raise UnknownNameError(kind, name, entries)
-        chosen.append(adopt(name, where) if equals else entries[name])
-    return chosen
-
-
-def _architecture(where: str) -> str:
-    """The class that a checkpoint's config.json names."""
-    path = Path(where).expanduser() / "config.json"
-    if not path.parent.is_dir() and not path.parent.is_absolute():
-        from huggingface_hub import hf_hub_download
-        from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
-
-        try:
-            path = Path(hf_hub_download(where, "config.json"))
-        except (OSError, ValueError, HfHubHTTPError, LocalEntryNotFoundError) as error:
-            raise CheckpointError(
-                f"no checkpoint {where!r}: it is no folder here, and the hub cannot be asked "
-                f"({type(error).__name__}). Name a folder that save_pretrained wrote."
-            ) from None
-    try:
-        return str(json.loads(path.read_text())["architectures"][0])
-    except (OSError, ValueError, KeyError, IndexError, TypeError) as error:
-        raise CheckpointError(
-            f"{path} cannot be read ({type(error).__name__}: {error}). Expected the config.json of "
-            "a checkpoint as save_pretrained writes it."
-        ) from None

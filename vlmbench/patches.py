@@ -8,9 +8,10 @@ answering a batch on CPU, as a product next to none.
 from __future__ import annotations
 
 import functools
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from torch import Tensor, nn
+if TYPE_CHECKING:
+    from torch import Tensor, nn
 
 
 def as_products(network: nn.Module) -> int:
@@ -19,6 +20,8 @@ def as_products(network: nn.Module) -> int:
     Weights, names and results stay as they are, but for the rounding of sums. Inputs larger than
     the kernel are convolved as ever.
     """
+    from torch import nn
+
     found = [m for m in network.modules() if isinstance(m, nn.Conv2d | nn.Conv3d) and _plain(m)]
     for convolution in found:
         convolution.forward = functools.partial(_embed, convolution)  # type: ignore[method-assign]
@@ -35,6 +38,8 @@ def _plain(convolution: nn.Conv2d | nn.Conv3d) -> bool:
 
 
 def _embed(convolution: Any, patches: Tensor) -> Tensor:
+    from torch import nn
+
     if tuple(patches.shape[2:]) != convolution.kernel_size:
         plain: Tensor = type(convolution).forward(convolution, patches)
         return plain

@@ -5,14 +5,14 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Generator
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from vlmbench import pytest_cells, pytest_workers
-from vlmbench.bench import Bench, Options, catalogued
+from vlmbench import pytest_cells, pytest_options, pytest_workers
+from vlmbench.bench import Bench
 from vlmbench.errors import CatalogueError, VlmbenchError
+from vlmbench.options import catalogued
 
 if TYPE_CHECKING:
     from vlmbench.run import Run
@@ -53,110 +53,15 @@ def pytest_addhooks(pluginmanager: pytest.PytestPluginManager) -> None:
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Declare the options."""
-    group = parser.getgroup("vlmbench", "compressed vision-language models")
-    add = group.addoption
-    add(
-        "--tier",
-        choices=("embedded", "hub"),
-        default="embedded",
-        help="embedded: checkpoints and data in this package; hub: the published ones",
-    )
-    add(
-        "--model",
-        action="append",
-        default=[],
-        metavar="NAME[=WHERE]",
-        help="only this model; WHERE: a checkpoint folder or hub id (repeatable)",
-    )
-    add(
-        "--compression",
-        action="append",
-        default=[],
-        metavar="NAME",
-        help="only this compression (repeatable)",
-    )
-    add(
-        "--data",
-        action="append",
-        default=[],
-        metavar="NAME[=WHERE]",
-        help="only this data set; WHERE: a folder of parquet files or hub id (repeatable)",
-    )
-    add("--limit", type=int, metavar="N", help="only the first N samples of each data set")
-    add("--device", default="cpu", help="torch device (default: cpu)")
-    add("--dtype", help="dtype of what a recipe leaves unquantized, such as float32")
-    add("--batch-size", type=int, default=64, metavar="N", help="samples a batch (default: 64)")
-    add("--baselines", type=Path, metavar="DIR", help="default: baselines/ beside pytest.ini")
-    add("--baseline-of", metavar="MODEL", help="compare with another model's baselines")
-    add(
-        "--baseline-new",
-        dest="baseline_write",
-        action="store_const",
-        const="new",
-        help="write the baselines that are missing",
-    )
-    add(
-        "--baseline-update",
-        dest="baseline_write",
-        action="store_const",
-        const="update",
-        help="rewrite the baselines of the selected cells",
-    )
-    add(
-        "--baseline-move-anchor",
-        action="store_true",
-        help="with --baseline-update: accept what is far below the best there was",
-    )
-    add(
-        "--margin",
-        action="append",
-        default=[],
-        metavar="[DATASET.]METRIC=VALUE",
-        help="forgive a drop of VALUE (repeatable)",
-    )
-    add(
-        "--floor",
-        action="append",
-        default=[],
-        metavar="[DATASET.]METRIC=VALUE",
-        help="fail a mean below VALUE whatever the baseline is (repeatable)",
-    )
-    add(
-        "--error-budget",
-        type=int,
-        default=0,
-        metavar="N",
-        help="let N samples of a cell be without an answer (default: 0)",
-    )
-    parser.addini("vlmbench_margins", "as --margin, a line each", type="linelist")
-    parser.addini("vlmbench_floors", "as --floor, a line each", type="linelist")
+    pytest_options.declare(parser)
 
 
 def pytest_configure(config: pytest.Config) -> None:
     """Build the session's bench; register a mark for each data set."""
-    option = config.getoption
     try:
         entries = catalogued(*map(_added, _own_hooks(config)))
         config.stash[_BENCH] = Bench(
-            Options(
-                tier=option("tier"),
-                models=tuple(option("model")),
-                compressions=tuple(option("compression")),
-                data=tuple(option("data")),
-                limit=option("limit"),
-                device=option("device"),
-                dtype=option("dtype"),
-                batch_size=option("batch_size"),
-                baselines=option("baselines") or config.rootpath / "baselines",
-                baseline_of=option("baseline_of"),
-                write=option("baseline_write"),
-                move_anchor=option("baseline_move_anchor"),
-                # pytest's own --strict: who asks for it wants what is inconclusive to fail.
-                strict=config.getini("strict") is True,
-                error_budget=option("error_budget"),
-                margins=(*config.getini("vlmbench_margins"), *option("margin")),
-                floors=(*config.getini("vlmbench_floors"), *option("floor")),
-            ),
+            pytest_options.options(config),
             entries,
         )
     except VlmbenchError as error:

@@ -8,17 +8,16 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, Literal
 
-from vlmbench import stats
+from vlmbench import findings, stats
 from vlmbench.baseline import Baseline, Kept, again
 from vlmbench.errors import BaselineError
+from vlmbench.findings import Finding, Twin
 from vlmbench.run import Run, Scored, one_line
 from vlmbench.spec import Gate
 
 Status = Literal["regression", "error", "inconclusive", "improved", "pass"]
 _ORDER: tuple[Status, ...] = ("regression", "error", "inconclusive", "improved", "pass")
 _WORST = 5
-_JUMP = 0.02
-"""The rise of a share of unhealthy answers that is forgiven."""
 
 
 @dataclass(frozen=True)
@@ -76,27 +75,6 @@ class Comparison:
             wanted = stats.samples_to_settle(self.losses, self.samples, self.level)
             return f"p {self.p:.2g}; about {wanted} samples would settle it"
         return ""
-
-
-@dataclass(frozen=True)
-class Finding:
-    """Something beside the scores that is not as it was: storage, or the answers' health."""
-
-    what: str
-    expected: str
-    obtained: str
-
-
-@dataclass(frozen=True)
-class Twin:
-    """A compressed run against the baseline of its uncompressed twin."""
-
-    recovery: Mapping[str, float]
-    """Score in shares of the twin's, by gated metric."""
-    right_to_wrong: int
-    wrong_to_right: int
-    changed: int
-    """Answers that are other text."""
 
 
 @dataclass(frozen=True)
@@ -216,15 +194,15 @@ def compare(
     _check_protocol(run, baseline)
     _check_samples(run, baseline, partial)
     level = stats.SIGNIFICANCE / max(1, comparisons or len(gates))
-    beside = _against_twin(run, twin, gates) if twin else None
-    findings = [*_storage(run, baseline), *_broken_promises(beside, promised)]
+    beside = findings.against_twin(run, twin, gates) if twin else None
+    found = [*findings.storage(run, baseline), *findings.broken_promises(beside, promised)]
     if not partial:
-        findings += _health(run, baseline, level)
+        found += findings.health(run, baseline, level)
     return Verdict(
         run,
         baseline,
         tuple(_compared(run, baseline, gate, level) for gate in gates),
-        tuple(findings),
+        tuple(found),
         tuple(f"another {d}" for d in _differences(baseline.subject, run.subject)),
         beside,
         tolerated,
@@ -272,73 +250,11 @@ def smallest_drop(run: Run, gate: Gate, level: float = stats.SIGNIFICANCE) -> fl
     return max(needed, gate.allowed(run.mean(gate.metric)))
 
 
-def _storage(run: Run, baseline: Baseline) -> Iterator[Finding]:
-    """Bytes are gated exactly, per device kind; the file's only where it is the same checkpoint."""
-    if _device(run.environment) != _device(baseline.environment):
-        return
-    same = run.subject.get("checkpoint") == baseline.subject.get("checkpoint")
-    pairs = [("footprint bytes", baseline.footprint_bytes, run.footprint_bytes)]
-    if same:
-        pairs.append(("file bytes", baseline.file_bytes, run.file_bytes))
-    for what, then, now in pairs:
-        if then != now:
-            yield Finding(what, f"{then:,}", f"{now:,}")
-    if baseline.census and run.census != baseline.census:
-        differing = sorted(
-            name
-            for name in run.census.keys() | baseline.census.keys()
-            if run.census.get(name) != baseline.census.get(name)
-        )
-        parts = (str({n: c.get(n) for n in differing}) for c in (baseline.census, run.census))
-        yield Finding("census", *map(one_line, parts))
-    if _device(run.environment) == "cuda" and run.peak_bytes > 1.05 * baseline.peak_bytes > 0:
-        yield Finding("peak bytes", f"{baseline.peak_bytes:,}", f"{run.peak_bytes:,}")
-
-
-def _device(environment: Mapping[str, Any]) -> str:
-    return str(environment.get("device_kind", "cpu"))
-
-
-def _health(run: Run, baseline: Baseline, level: float) -> Iterator[Finding]:
-    """A jump in empty, cut, repeating or equal answers, by as many answers as no chance moves."""
-    for name, then in baseline.health.items():
-        now = run.health.get(name, 0.0)
-        answers = (now - then) * len(run.samples)
-        if now - then > _JUMP + 1e-9 and answers >= stats.smallest_flips(level) - 1e-6:
-            yield Finding(f"{name} answers", f"{then:.1%}", f"{now:.1%}")
-
-
 def _differences(old: Mapping[str, str], new: Mapping[str, str]) -> Iterator[str]:
     for name in sorted(old.keys() | new.keys()):
         then, now = old.get(name), new.get(name)
         if then != now:
             yield f"{name}: baseline {one_line(str(then))}, this run {one_line(str(now))}"
-
-
-def _against_twin(run: Run, twin: Baseline, gates: tuple[Gate, ...]) -> Twin | None:
-    """The record beside the twin, where the two can be compared at all."""
-    if run.protocol != twin.protocol or not run.samples.keys() <= twin.samples.keys():
-        return None
-    means = {
-        gate.metric: math.fsum(twin.samples[n].scores[gate.metric] for n in run.samples)
-        / len(run.samples)
-        for gate in gates
-    }
-    metric = gates[-1].metric
-    pairs = [(twin.samples[name], now) for name, now in run.samples.items()]
-    right = [(t.scores[metric] >= 0.5, n.scores[metric] >= 0.5) for t, n in pairs]
-    return Twin(
-        {name: round(run.mean(name) / mean, 6) for name, mean in means.items() if mean > 0},
-        right_to_wrong=right.count((True, False)),
-        wrong_to_right=right.count((False, True)),
-        changed=sum(then.answer != now.answer for then, now in pairs),
-    )
-
-
-def _broken_promises(twin: Twin | None, promised: float) -> Iterator[Finding]:
-    for metric, share in twin.recovery.items() if twin else ():
-        if share < promised - 1e-6:
-            yield Finding(f"recovery {metric}", f"at least {promised:.4f}", f"{share:.4f}")
 
 
 def _check_protocol(run: Run, baseline: Baseline) -> None:

@@ -11,7 +11,8 @@ import pytest
 import small_inputs
 
 from vlmbench import baseline
-from vlmbench.bench import Bench, Options, catalogued
+from vlmbench.bench import Bench
+from vlmbench.options import Options, catalogued
 
 INI = """[pytest]
 addopts = --strict-markers -p vlmbench.plugin

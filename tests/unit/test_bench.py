@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 
 from vlmbench import evaluate, samples, variant
-from vlmbench.bench import Bench, Options, catalogued
+from vlmbench.bench import Bench
 from vlmbench.errors import BaselineError, DataError
+from vlmbench.options import Options, catalogued
 from vlmbench.run import Run, Scored
 from vlmbench.samples import Samples
 from vlmbench.spec import Cell, Source

@@ -25,10 +25,13 @@ LAYERS = [
     {"answering", "variant", "artifacts"},
     {"measure"},
     {"evaluate", "embedded", "baseline"},
+    {"findings"},
     {"verdict"},
+    {"options"},
+    {"selection"},
     {"bench"},
     {"report"},
-    {"cli", "probe", "pytest_cells", "pytest_workers"},
+    {"cli", "probe", "pytest_cells", "pytest_options", "pytest_workers"},
     {"plugin"},
 ]
 LEVEL = {name: level for level, layer in enumerate(LAYERS) for name in layer}

@@ -7,8 +7,9 @@ from dataclasses import replace
 import pytest
 
 from vlmbench import baseline, verdict
-from vlmbench.bench import Bench, Options, catalogued
+from vlmbench.bench import Bench
 from vlmbench.models.qwen2 import QWEN2
+from vlmbench.options import Options, catalogued
 from vlmbench.report.table import render
 from vlmbench.run import Run, Scored
 from vlmbench.spec import Cell, Model
