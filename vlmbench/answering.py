@@ -8,7 +8,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from vlmbench.errors import PictureError, UsageError
+from vlmbench.errors import NumericsError, PictureError, UsageError, VlmbenchError
+from vlmbench.finite import NonFinite
 from vlmbench.prompting import encode
 from vlmbench.spec import Turn
 
@@ -18,6 +19,9 @@ if TYPE_CHECKING:
     from vlmbench.variant import Variant
 
 Batch = tuple[str, ...]
+Results = dict[str, "Answer | VlmbenchError"]
+Prepared = tuple[Batch, "dict[str, Tensor] | None", Results]
+"""The turns whose inputs follow, and those that cannot be asked, with the reason."""
 
 
 @dataclass(frozen=True)
@@ -37,8 +41,11 @@ def answer(
     max_new_tokens: int,
     batch_size: int,
     done: Callable[[int], None] = lambda answers: None,
+    failed: Callable[[str, VlmbenchError], None] | None = None,
 ) -> dict[str, Answer]:
     """Answer every turn, in the order of `turns`; `done` hears how many each batch added.
+
+    A turn that cannot be answered is told to `failed` and left out; without it, that raises.
 
     The longest go first, so that memory runs out at once or never; then the batch is halved.
     The next batch's pictures are prepared while the current one is answered.
@@ -46,15 +53,23 @@ def answer(
     Raises:
         PictureError: a picture cannot be read or is beyond the processor's limits; names the turn.
         UsageError: memory does not suffice for a single turn.
+        NumericsError: the logits are no numbers.
     """
     names = sorted(turns, key=lambda name: -_length(turns[name]))
     batches = [tuple(names[i : i + batch_size]) for i in range(0, len(names), batch_size)]
     answers: dict[str, Answer] = {}
-    for batch, inputs in _ahead(variant.processor, turns, batches):
-        for name, made in _generate(variant, turns, batch, inputs, max_new_tokens):
-            answers[name] = made
-        done(len(batch))
-    return {name: answers[name] for name in turns}
+    for prepared, inputs, made in _ahead(variant.processor, turns, batches):
+        if inputs is not None:
+            made |= _generate(variant, turns, prepared, inputs, max_new_tokens)
+        for name, result in made.items():
+            if isinstance(result, Answer):
+                answers[name] = result
+            elif failed is None:
+                raise result
+            else:
+                failed(name, result)
+        done(len(made))
+    return {name: answers[name] for name in turns if name in answers}
 
 
 def _length(turn: Turn) -> float:
@@ -71,29 +86,33 @@ def _length(turn: Turn) -> float:
     return len(turn.question) / 4 + area / 784
 
 
-def _ahead(
-    processor: Any, turns: Mapping[str, Turn], batches: list[Batch]
-) -> Iterator[tuple[Batch, dict[str, Tensor]]]:
+def _ahead(processor: Any, turns: Mapping[str, Turn], batches: list[Batch]) -> Iterator[Prepared]:
     with ThreadPoolExecutor(max_workers=1) as pool:
         futures = [pool.submit(_prepare, processor, turns, batch) for batch in batches[:2]]
-        for i, batch in enumerate(batches):
-            inputs = futures[i].result()
+        for i in range(len(batches)):
+            prepared = futures[i].result()
             futures[i] = None  # type: ignore[call-overload]  # frees the pictures
             if i + 2 < len(batches):
                 futures.append(pool.submit(_prepare, processor, turns, batches[i + 2]))
-            yield batch, inputs
+            yield prepared
 
 
-def _prepare(processor: Any, turns: Mapping[str, Turn], batch: Batch) -> dict[str, Tensor]:
+def _prepare(processor: Any, turns: Mapping[str, Turn], batch: Batch) -> Prepared:
+    """A batch's inputs, without the turns whose pictures cannot be read or taken."""
     try:
-        return encode(processor, [turns[name] for name in batch])
-    except PictureError:
-        for name in batch:
-            try:
-                encode(processor, [turns[name]])
-            except PictureError as error:
-                raise PictureError(f"sample {name!r}: {error}") from None
-        raise
+        return batch, encode(processor, [turns[name] for name in batch]), {}
+    except PictureError as error:
+        whole = error
+    refused: Results = {}
+    for name in batch:
+        try:
+            encode(processor, [turns[name]])
+        except PictureError as error:
+            refused[name] = PictureError(f"sample {name!r}: {error}")
+    if not refused:
+        raise whole
+    kept = tuple(name for name in batch if name not in refused)
+    return kept, encode(processor, [turns[n] for n in kept]) if kept else None, refused
 
 
 def _generate(
@@ -102,28 +121,39 @@ def _generate(
     batch: Batch,
     inputs: dict[str, Tensor],
     max_new_tokens: int,
-) -> Iterator[tuple[str, Answer]]:
+) -> Results:
     import torch
 
+    made: Results = {}
     try:
         ids = variant.generate(inputs, max_new_tokens=max_new_tokens)
+        return dict(zip(batch, _read(variant, ids), strict=True))
     except torch.OutOfMemoryError:
         if len(batch) == 1:
-            raise UsageError(
-                f"{variant.name}: out of memory on the single sample {batch[0]!r}. Use a larger "
-                "device or a smaller compression."
-            ) from None
-    else:
-        yield from zip(batch, _read(variant, ids), strict=True)
-        return
+            return {
+                batch[0]: UsageError(
+                    f"{variant.name}: out of memory on the single sample {batch[0]!r}. Use a "
+                    "larger device or a smaller compression."
+                )
+            }
+        middle = len(batch) // 2
+        again = [batch[:middle], batch[middle:]]
+    except NonFinite as broken:
+        # Those that went wrong have no answer; the others are answered without them.
+        told = variant.explain(inputs)
+        made |= {
+            batch[row]: NumericsError(f"{variant.name}: sample {batch[row]!r}: {told}")
+            for row in broken.rows
+        }
+        again = [tuple(name for name in batch if name not in made)]
     # Outside the handler, whose exception would keep the failed batch's memory alive.
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
-    middle = len(batch) // 2
-    for half in (batch[:middle], batch[middle:]):
-        yield from _generate(
-            variant, turns, half, _prepare(variant.processor, turns, half), max_new_tokens
-        )
+    for part in filter(None, again):
+        _, prepared, _ = _prepare(variant.processor, turns, part)
+        assert prepared is not None, "it was prepared before"
+        made |= _generate(variant, turns, part, prepared, max_new_tokens)
+    return made
 
 
 def _read(variant: Variant, ids: Tensor) -> Iterator[Answer]:

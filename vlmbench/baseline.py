@@ -1,106 +1,123 @@
-"""Baselines: the stored run that a cell must not fall below. Owns the files and the comparison."""
+"""Baselines: what a run must not fall below. Owns the files: their form, their place, their truth.
+
+A baseline keeps of a run what judging the next one needs, a line a sample. Its digest tells an
+edit by hand; its anchor is the best it ever was.
+"""
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Any, Literal
+from statistics import fmean
+from typing import Any
 
 from vlmbench.errors import BaselineError
-from vlmbench.run import Run, Scored
+from vlmbench.run import Run, Scores, as_lines, one_line
 from vlmbench.spec import Cell, Gate
 
-Status = Literal["pass", "improved", "regression"]
-_WORST = 5
+VERSION = 2
+_LOOSENED = 2
+"""Margins that updates may lose, all together, before the anchor must be moved on purpose."""
 
 
 @dataclass(frozen=True)
-class Comparison:
-    """One gated metric of a run against its baseline, over the same samples."""
+class Kept:
+    """One sample's answer, as a baseline keeps it."""
 
-    gate: Gate
-    expected: float
-    obtained: float
-
-    @property
-    def margin(self) -> float:
-        """The drop that is forgiven, in the metric's own unit."""
-        return self.gate.margin * (self.expected if self.gate.relative else 1.0)
-
-    @property
-    def drop(self) -> float:
-        """How far the run is below its baseline; negative where it is above."""
-        return self.expected - self.obtained
-
-    @property
-    def status(self) -> Status:
-        """A drop beyond the margin is a regression."""
-        # Scores are stored to six digits; a drop that is no number is no pass.
-        if not self.drop <= self.margin + 1e-6:
-            return "regression"
-        return "improved" if self.drop < -self.margin - 1e-6 else "pass"
+    content: str
+    cluster: str
+    answer: str
+    scores: Scores
 
 
 @dataclass(frozen=True)
-class Verdict:
-    """A run against its baseline: a comparison for each gated metric."""
+class Baseline:
+    """A run as it is kept to be compared with."""
 
-    run: Run
-    baseline: Run
-    comparisons: tuple[Comparison, ...]
+    cell: str
+    tier: str
+    protocol: Mapping[str, str]
+    subject: Mapping[str, str]
+    environment: Mapping[str, Any]
+    samples: Mapping[str, Kept]
+    census: Mapping[str, Any] = field(default_factory=dict)
+    health: Mapping[str, float] = field(default_factory=dict)
+    footprint_bytes: int = 0
+    file_bytes: int = 0
+    peak_bytes: int = 0
+    anchor: Scores = field(default_factory=dict)
+    """The best mean that a baseline of this cell ever had, by gated metric."""
+    visible: Mapping[str, float | None] = field(default_factory=dict)
+    """The smallest one-way drop that the cell, judged alone, can tell from chance, by metric."""
+
+    def mean(self, metric: str) -> float:
+        """The mean score of a metric over all samples."""
+        return fmean(kept.scores[metric] for kept in self.samples.values())
 
     @property
-    def status(self) -> Status:
-        """The worst of the metrics' states."""
-        states = [comparison.status for comparison in self.comparisons]
-        order: tuple[Status, ...] = ("regression", "improved", "pass")
-        return next(state for state in order if state in states)
+    def scores(self) -> Scores:
+        """The mean of every metric."""
+        names = next(iter(self.samples.values())).scores if self.samples else {}
+        return {metric: self.mean(metric) for metric in names}
 
-    def worst(self, metric: str) -> list[tuple[str, Scored, Scored]]:
-        """(sample id, then, now) of the samples that lost most, greatest loss first."""
-        pairs = [(n, self.baseline.samples[n], now) for n, now in self.run.samples.items()]
-        lost = [p for p in pairs if p[1].scores[metric] - p[2].scores[metric] > 1e-6]
-        return sorted(lost, key=lambda p: p[2].scores[metric] - p[1].scores[metric])[:_WORST]
+    def to_json(self) -> str:
+        """JSON with a line a sample and sorted keys; equal baselines give equal text."""
+        head = {name: value for name, value in asdict(self).items() if name != "samples"}
+        head |= {"version": VERSION, "scores": self.scores}
+        samples = {name: asdict(kept) for name, kept in self.samples.items()}
+        return as_lines({**head, "digest": _digest(as_lines(head, samples))}, samples)
 
-    def explain(self) -> list[str]:
-        """Why the run fails, in lines: metrics, the samples that lost most, what to do."""
-        lines = [f"{self.run.cell} ({self.run.tier}) is {self.status} against its baseline"]
-        for c in self.comparisons:
-            lines.append(
-                f"  {c.gate.metric:16} baseline {c.expected:.4f}  obtained {c.obtained:.4f}  "
-                f"drop {c.drop:+.4f}  margin {c.margin:.4f}  {c.status}"
+
+def of_run(
+    run: Run,
+    gates: tuple[Gate, ...] = (),
+    visible: Mapping[str, float | None] | None = None,
+    before: Baseline | None = None,
+) -> Baseline:
+    """What a baseline keeps of a run; the anchor of the baseline `before` it is carried on."""
+    anchor = dict(before.anchor) if before else {}
+    for gate in gates:
+        obtained = round(run.mean(gate.metric), 6)
+        anchor[gate.metric] = max(anchor.get(gate.metric, obtained), obtained)
+    return Baseline(
+        cell=run.cell,
+        tier=run.tier,
+        protocol=run.protocol,
+        subject=run.subject,
+        environment=run.environment,
+        samples={
+            name: Kept(one.content, one.cluster, one.answer, one.scores)
+            for name, one in run.samples.items()
+        },
+        census=run.census,
+        health=run.health,
+        footprint_bytes=run.footprint_bytes,
+        file_bytes=run.file_bytes,
+        peak_bytes=run.peak_bytes,
+        anchor=anchor,
+        visible=visible or {},
+    )
+
+
+def check_anchor(run: Run, before: Baseline | None, gates: tuple[Gate, ...]) -> None:
+    """Refuse a new baseline more than two margins below the best there was.
+
+    Raises:
+        BaselineError: updates, each within its margin, would have walked the quality down.
+    """
+    for gate in gates if before else ():
+        assert before is not None
+        best, obtained = before.anchor.get(gate.metric), run.mean(gate.metric)
+        if best is not None and obtained < best - _LOOSENED * gate.allowed(best) - 1e-6:
+            raise BaselineError(
+                f"{run.cell}: {gate.metric} {obtained:.4f} is more than {_LOOSENED} margins below "
+                f"{best:.4f}, the best a baseline of this cell had. If it is to stay there:  "
+                + again(run.cell, run.tier, "--baseline-update --baseline-move-anchor")
             )
-        for c in self.comparisons:
-            if c.status == "regression":
-                lines += self._flips(c.gate.metric)
-        lines += ["Accept it:  " + _again(self.run.cell, self.run.tier, "--baseline-update")]
-        return lines
-
-    def _flips(self, metric: str) -> list[str]:
-        count = sum(
-            then.scores[metric] > self.run.samples[name].scores[metric] + 1e-6
-            for name, then in self.baseline.samples.items()
-            if name in self.run.samples
-        )
-        lines = [f"  {count} of {len(self.run.samples)} samples lost {metric}; the worst:"]
-        for name, then, now in self.worst(metric):
-            lines += [
-                f"    {_line(name)}: {then.scores[metric]:.2f} -> {now.scores[metric]:.2f}",
-                f"      question    {_line(then.question)}",
-                f"      references  {_line(' | '.join(dict.fromkeys(then.references)))}",
-                f"      baseline    {_line(then.answer)}",
-                f"      obtained    {_line(now.answer)}",
-            ]
-        return lines
-
-
-def _line(text: str) -> str:
-    """Text from models and data on one line, control characters escaped."""
-    flat = json.dumps(text, ensure_ascii=False)
-    shown = "".join(c if c.isprintable() else f"\\u{ord(c):04x}" for c in flat)
-    return shown if len(shown) <= 160 else shown[:157] + '..."'
 
 
 def path_of(folder: Path, tier: str, cell: Cell, of_model: str | None = None) -> Path:
@@ -109,105 +126,82 @@ def path_of(folder: Path, tier: str, cell: Cell, of_model: str | None = None) ->
     return folder / tier / cell.dataset.name / f"{variant}.json"
 
 
-def _again(cell: str, tier: str, option: str) -> str:
+def again(cell: str, tier: str, option: str) -> str:
     """The command that judges a cell again with an option."""
     where = "" if tier == "embedded" else f" --tier {tier}"
     return f"pytest -k {cell}{where} {option}"
 
 
-def load(path: Path, cell: str, tier: str) -> Run:
-    """Read the baseline of a cell.
+def load(path: Path, cell: str, tier: str) -> Baseline:
+    """Read the baseline of a cell; older versions of the form are read as well.
 
     Raises:
-        BaselineError: there is none, or the file is not as `save` wrote it.
+        BaselineError: there is none, it is damaged, or it was edited by hand.
     """
+    from pydantic import TypeAdapter
+
     try:
-        return Run.from_json(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
+        data = json.loads(text)
+        version = data.pop("version", 1)
+        if version > VERSION:
+            raise BaselineError(
+                f"the baseline {path} is of version {version}; this vlmbench reads up to "
+                f"{VERSION}. Install the vlmbench that wrote it."
+            )
+        data = _from_run(data) if version == 1 else _from_file(data, path, cell, tier)
+        if unknown := data.keys() - {known.name for known in fields(Baseline)}:
+            raise KeyError(*sorted(unknown))
+        found = TypeAdapter(Baseline).validate_python(data)
     except FileNotFoundError:
         raise BaselineError(
             f"{cell} has no baseline: {path} does not exist. "
-            "Write it:  " + _again(cell, tier, "--baseline-new")
+            "Write it:  " + again(cell, tier, "--baseline-new")
         ) from None
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise BaselineError(
-            f"the baseline {path} cannot be read ({type(error).__name__}: {error}). Restore it "
-            "from version control, or write it again:  " + _again(cell, tier, "--baseline-update")
+            f"the baseline {path} cannot be read ({type(error).__name__}: "
+            f"{one_line(str(error))}). Restore it from version control, or write it again:  "
+            + again(cell, tier, "--baseline-update")
         ) from None
+    if not found.samples:
+        raise BaselineError(f"the baseline {path} is empty. Write it again.")
+    return found
 
 
-def save(path: Path, run: Run) -> None:
+def _from_run(data: dict[str, Any]) -> dict[str, Any]:
+    """Version 1 kept whole runs, questions and references included, and no clusters."""
+    kept = ("content", "answer", "scores")
+    data["samples"] = {
+        name: {"cluster": name} | {part: one[part] for part in kept}
+        for name, one in data["samples"].items()
+    }
+    for name in ("scores", "seconds", "left_out"):
+        del data[name]
+    return data
+
+
+def _from_file(data: dict[str, Any], path: Path, cell: str, tier: str) -> dict[str, Any]:
+    digest, samples = data.pop("digest"), data.pop("samples")
+    if digest != _digest(as_lines({**data, "version": VERSION}, samples)):
+        raise BaselineError(
+            f"the baseline {path} was edited after it was written. Restore it from version "
+            "control, or write it again:  " + again(cell, tier, "--baseline-update")
+        )
+    del data["scores"]
+    return {**data, "samples": samples}
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def save(path: Path, baseline: Baseline) -> None:
     """Write a baseline, whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_suffix(f".{os.getpid()}.part")
     try:
-        part.write_text(run.to_json(), encoding="utf-8")
+        part.write_text(baseline.to_json(), encoding="utf-8")
         part.replace(path)
     finally:
         part.unlink(missing_ok=True)
-
-
-def compare(run: Run, baseline: Run, gates: tuple[Gate, ...], *, partial: bool = False) -> Verdict:
-    """Judge a run by its baseline, sample by sample.
-
-    `partial`: the run was limited on purpose and is compared over its own samples.
-
-    Raises:
-        BaselineError: the two were not obtained under one protocol, or on other samples.
-    """
-    _check_protocol(run, baseline)
-    _check_samples(run, baseline, partial)
-    comparisons = tuple(
-        Comparison(
-            gate,
-            _mean([baseline.samples[name] for name in run.samples], gate.metric),
-            run.mean(gate.metric),
-        )
-        for gate in gates
-    )
-    return Verdict(run, baseline, comparisons)
-
-
-def _mean(samples: list[Scored], metric: str) -> float:
-    return sum(scored.scores[metric] for scored in samples) / len(samples)
-
-
-def _check_protocol(run: Run, baseline: Run) -> None:
-    old = {"tier": baseline.tier, **baseline.protocol}
-    new = {"tier": run.tier, **run.protocol}
-    differing = [
-        f"  {name}: baseline {_line(str(old.get(name)))}, this run {_line(str(new.get(name)))}"
-        for name in sorted(old.keys() | new.keys())
-        if old.get(name) != new.get(name)
-    ]
-    if differing:
-        raise BaselineError(
-            f"the baseline of {run.cell} was made under another protocol and cannot judge this "
-            "run:\n"
-            + "\n".join(differing)
-            + "\nMake a new one:  "
-            + _again(run.cell, run.tier, "--baseline-update")
-        )
-
-
-def _check_samples(run: Run, baseline: Run, partial: bool) -> None:
-    changed = [
-        name
-        for name, scored in run.samples.items()
-        if name not in baseline.samples or baseline.samples[name].content != scored.content
-    ]
-    missing = [] if partial else [name for name in baseline.samples if name not in run.samples]
-    if changed or missing:
-        raise BaselineError(
-            f"the baseline of {run.cell} was made on other samples: {len(changed)} are new or "
-            f"changed (first: {(changed or ['none'])[0]}), {len(missing)} are missing (first: "
-            f"{(missing or ['none'])[0]}). Make a new one:  "
-            + _again(run.cell, run.tier, "--baseline-update")
-        )
-
-
-def summary(verdict: Verdict) -> dict[str, Any]:
-    """Plain data of a verdict, for histories."""
-    return {
-        "status": verdict.status,
-        "baseline": {c.gate.metric: round(c.expected, 6) for c in verdict.comparisons},
-    }

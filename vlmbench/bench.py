@@ -4,72 +4,31 @@ from __future__ import annotations
 
 import dataclasses
 import gc
-import json
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 from vlmbench import baseline as baselines
-from vlmbench import catalogue
-from vlmbench.errors import CheckpointError, UnknownNameError, UsageError, VlmbenchError
-from vlmbench.spec import Cell, Compression, Dataset, Metric, Model, Source
+from vlmbench import catalogue, gates, selection, stats
+from vlmbench.errors import (
+    BaselineError,
+    UsageError,
+    VlmbenchError,
+)
+from vlmbench.options import Entries, Options
+from vlmbench.spec import Cell, Compression, Dataset, Model, Source
+from vlmbench.verdict import Verdict, compare, settled, smallest_drop
 
 if TYPE_CHECKING:
     from vlmbench.run import Run
     from vlmbench.samples import Samples
     from vlmbench.variant import Variant
 
-T = TypeVar("T")
 Progress = Callable[[Cell, int, int], None]
 """(cell, samples done, samples in all); called with 0 done before the first."""
-
-
-@dataclass(frozen=True)
-class Options:
-    """What a user can ask for on the command line."""
-
-    tier: str = "embedded"
-    models: tuple[str, ...] = ()
-    """NAME or NAME=FOLDER_OR_ID; empty: all."""
-    compressions: tuple[str, ...] = ()
-    data: tuple[str, ...] = ()
-    """NAME or NAME=FOLDER_OR_ID; empty: all."""
-    limit: int | None = None
-    device: str = "cpu"
-    dtype: str | None = None
-    batch_size: int = 64
-    baselines: Path = Path("baselines")
-    baseline_of: str | None = None
-    write: str | None = None
-    """None, `new` (write missing baselines) or `update` (rewrite them)."""
-
-
-@dataclass(frozen=True)
-class Entries:
-    """The four axes, a user's own entries included."""
-
-    models: Mapping[str, Model]
-    compressions: Mapping[str, Compression]
-    datasets: Mapping[str, Dataset]
-    metrics: Mapping[str, Metric]
-
-
-def catalogued(
-    models: Iterable[Model] = (),
-    compressions: Iterable[Compression] = (),
-    datasets: Iterable[Dataset] = (),
-    metrics: Iterable[Metric] = (),
-) -> Entries:
-    """The catalogue with further entries."""
-    return Entries(
-        catalogue.models(models),
-        catalogue.compressions(compressions),
-        catalogue.datasets(datasets),
-        catalogue.metrics(metrics),
-    )
 
 
 @dataclass
@@ -80,20 +39,25 @@ class Bench:
     entries: Entries
     loads: Counter[str] = field(default_factory=Counter)
     """How often each variant was loaded."""
-    verdicts: dict[str, baselines.Verdict] = field(default_factory=dict)
+    verdicts: dict[str, Verdict] = field(default_factory=dict)
+    errored: int = 0
+    """Tests that failed for want of something to judge."""
+    planned: int = 0
+    """How many gated metrics the session judges; every comparison is stricter for it."""
     runs: dict[str, Run] = field(default_factory=dict)
     latencies: dict[str, float] = field(default_factory=dict)
     """Median seconds an answer takes in a probe batch, by cell."""
     _loaded: Variant | None = None
     _samples: dict[str, Samples] = field(default_factory=dict)
+    _unloadable: dict[str, VlmbenchError] = field(default_factory=dict)
     _failed: dict[str, VlmbenchError] = field(default_factory=dict)
     """Why a cell has no run: told to each of its tests, not found out again."""
 
     def __post_init__(self) -> None:
-        self.models = _chosen("model", self.options.models, self.entries.models, self._adopt)
-        self.datasets = _chosen(
-            "data set", self.options.data, self.entries.datasets, self._redirect
-        )
+        adjusted = gates.adjusted(self.entries.datasets, self.options.margins, self.options.floors)
+        self.entries = dataclasses.replace(self.entries, datasets=adjusted)
+        self.models = selection.models(self.options, self.entries)
+        self.datasets = selection.datasets(self.options, self.entries)
         self.compressions = [
             catalogue.find("compression", name, self.entries.compressions)
             for name in self.options.compressions or self.entries.compressions
@@ -107,6 +71,10 @@ class Bench:
         if self.options.baseline_of and self.options.write:
             raise UsageError("--baseline-of compares only: it never writes another's baseline")
         self._check_axes()
+        self._waivers_path = self.options.baselines / self.options.tier / gates.WAIVERS
+        self.waivers = gates.read_waivers(
+            self._waivers_path, {cell.id: cell.dataset.gates for cell in self.cells()}
+        )
 
     def cells(self) -> list[Cell]:
         """Every pair that can run, variant by variant; what no model claims, any may answer."""
@@ -131,11 +99,18 @@ class Bench:
                 setattr(sys, kept, None)
             gc.collect()
             options = self.options
+            if wanted in self._unloadable:
+                raise self._unloadable[wanted]
             source = self._source("model", model)
             self.loads[wanted] += 1
-            self._loaded = load(
-                model, compression, source, device=options.device, dtype=options.dtype
-            )
+            try:
+                self._loaded = load(
+                    model, compression, source, device=options.device, dtype=options.dtype
+                )
+            except VlmbenchError as error:
+                error.__traceback__ = error.__context__ = None
+                self._unloadable[wanted] = error
+                raise
         return self._loaded
 
     def samples(self, dataset: Dataset) -> Samples:
@@ -189,20 +164,96 @@ class Bench:
         options = self.options
         return baselines.path_of(options.baselines, options.tier, cell, options.baseline_of)
 
-    def judge(self, cell: Cell, run: Run) -> baselines.Verdict:
-        """Compare a run with its baseline, which is written first where the options say so."""
-        path = self.baseline_path(cell)
-        write = self.options.write
+    def judge(self, cell: Cell, run: Run, *, written: bool = False) -> Verdict:
+        """Compare a run with its baseline, which is written first where the options say so.
+
+        `written`: that was done where the run was made.
+        """
+        path, tier = self.baseline_path(cell), self.options.tier
+        write = None if written else self.options.write
         if write == "update" or (write == "new" and not path.exists()):
-            baselines.save(path, run)
-        verdict = baselines.compare(
+            self._write(path, cell, run)
+        verdict = compare(
             run,
-            baselines.load(path, f"{path.stem}-{cell.dataset.name}", self.options.tier),
+            baselines.load(path, f"{path.stem}-{cell.dataset.name}", tier),
             cell.dataset.gates,
             partial=self.options.limit is not None,
+            comparisons=self.planned,
+            twin=self._twin(cell),
+            promised=getattr(cell.compression, "recovery", 0.0),
+            tolerated=self.options.error_budget,
+            waived=frozenset(w.metric for w in self._waivers_of(cell.id) if not w.expired),
         )
         self.verdicts[cell.id] = verdict
         return verdict
+
+    def _write(self, path: Path, cell: Cell, run: Run) -> None:
+        if run.errors:
+            raise BaselineError(
+                f"{cell.id}: {len(run.errors)} samples have no answer, so this run is no baseline: "
+                + next(iter(run.errors.values()))
+            )
+        before = None
+        if path.exists():
+            try:
+                before = baselines.load(path, cell.id, self.options.tier)
+            except BaselineError:
+                before = None  # What cannot be read is rewritten.
+        gated = cell.dataset.gates
+        # Of another protocol, the best there was is no best any more.
+        if before and before.protocol != run.protocol:
+            before = None
+        if not self.options.move_anchor:
+            baselines.check_anchor(run, before, gated)
+        visible = {gate.metric: smallest_drop(run, gate) for gate in gated}
+        carried = None if self.options.move_anchor else before
+        baselines.save(path, baselines.of_run(run, gated, visible, carried))
+
+    def _twin(self, cell: Cell) -> baselines.Baseline | None:
+        """The baseline of the uncompressed model, where there is a readable one."""
+        plain = self.entries.compressions.get("32bit")
+        if plain is None:
+            return None
+        path = self.baseline_path(dataclasses.replace(cell, compression=plain))
+        try:
+            return baselines.load(path, cell.id, self.options.tier)
+        except BaselineError:
+            return None
+
+    def accepts(self, verdict: Verdict) -> bool:
+        """Whether a verdict lets its test pass."""
+        failing = {"regression", "error"} | ({"inconclusive"} if self.options.strict else set())
+        return verdict.status not in failing and not self.complaints(verdict)
+
+    def complaints(self, verdict: Verdict) -> list[str]:
+        """Waivers of a cell that are out of date: they fail it as a regression would."""
+        fallen = {c.gate.metric for c in verdict.comparisons if c.status == "regression"}
+        return [
+            f"  waiver of {waiver} "
+            + ("has expired: mend the cell, or renew it" if waiver.expired else "is not needed")
+            + f" ({self._waivers_path})"
+            for waiver in self._waivers_of(verdict.run.cell)
+            if waiver.expired or waiver.metric not in fallen
+        ]
+
+    def _waivers_of(self, cell: str) -> list[gates.Waiver]:
+        return [waiver for waiver in self.waivers if waiver.cell == cell]
+
+    def settle(self) -> list[str]:
+        """Cells that turn out to be regressions once all comparisons are known (Holm).
+
+        While the session runs, each comparison is held against the strictest level (Bonferroni);
+        at its end, those after the first are held against a milder one.
+        """
+        judged = [(cell, c) for cell, v in self.verdicts.items() for c in v.comparisons]
+        values = [c.p for _, c in judged]
+        values += [1.0] * (self.planned - len(values))
+        late = []
+        for (cell, comparison), significant in zip(judged, stats.holm(values), strict=False):
+            if significant and comparison.status == "inconclusive":
+                self.verdicts[cell] = settled(self.verdicts[cell], comparison)
+                late.append(cell)
+        return list(dict.fromkeys(late))
 
     def _check_axes(self) -> None:
         axes: dict[str, Sequence[Model | Compression | Dataset]] = {
@@ -226,62 +277,3 @@ class Bench:
                 f"{kind} {entry.name!r} is not in tier {self.options.tier!r}; it is in "
                 f"{', '.join(entry.sources)}. Choose that tier, or leave it out."
             ) from None
-
-    def _adopt(self, name: str, where: str) -> Model:
-        """A catalogued model from another address, or a new name for a known architecture."""
-        source = Source(where)
-        if name in self.entries.models:
-            model = self.entries.models[name]
-        else:
-            architecture = _architecture(where)
-            known = {m.architecture: m for m in self.entries.models.values()}
-            if architecture not in known:
-                raise UsageError(
-                    f"--model {name}={where}: no adapter for architecture {architecture!r}; there "
-                    f"are adapters for {', '.join(sorted(known))}. Add one (README, add a model)."
-                )
-            model = known[architecture]
-        return dataclasses.replace(model, name=name, sources={self.options.tier: source})
-
-    def _redirect(self, name: str, where: str) -> Dataset:
-        dataset = catalogue.find("data set", name, self.entries.datasets)
-        return dataclasses.replace(dataset, sources={self.options.tier: Source(where)}, demos=())
-
-
-def _chosen(
-    kind: str, wanted: tuple[str, ...], entries: Mapping[str, T], adopt: Callable[[str, str], T]
-) -> list[T]:
-    if not wanted:
-        return list(entries.values())
-    chosen = []
-    for entry in wanted:
-        name, equals, where = entry.partition("=")
-        if equals and not (name and where):
-            raise UsageError(f"{entry!r}: expected NAME or NAME=FOLDER_OR_ID for a {kind}")
-        if not equals and name not in entries:
-            raise UnknownNameError(kind, name, entries)
-        chosen.append(adopt(name, where) if equals else entries[name])
-    return chosen
-
-
-def _architecture(where: str) -> str:
-    """The class that a checkpoint's config.json names."""
-    path = Path(where).expanduser() / "config.json"
-    if not path.parent.is_dir() and not path.parent.is_absolute():
-        from huggingface_hub import hf_hub_download
-        from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
-
-        try:
-            path = Path(hf_hub_download(where, "config.json"))
-        except (OSError, ValueError, HfHubHTTPError, LocalEntryNotFoundError) as error:
-            raise CheckpointError(
-                f"no checkpoint {where!r}: it is no folder here, and the hub cannot be asked "
-                f"({type(error).__name__}). Name a folder that save_pretrained wrote."
-            ) from None
-    try:
-        return str(json.loads(path.read_text())["architectures"][0])
-    except (OSError, ValueError, KeyError, IndexError, TypeError) as error:
-        raise CheckpointError(
-            f"{path} cannot be read ({type(error).__name__}: {error}). Expected the config.json of "
-            "a checkpoint as save_pretrained writes it."
-        ) from None

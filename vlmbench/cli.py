@@ -6,8 +6,9 @@ import argparse
 import sys
 from pathlib import Path
 
-from vlmbench.bench import Bench, Options, catalogued
+from vlmbench.bench import Bench
 from vlmbench.errors import PictureError, UsageError, VlmbenchError
+from vlmbench.options import Options, catalogued
 from vlmbench.spec import Turn
 
 

@@ -7,6 +7,7 @@ VlmbenchError            what, where, expected against obtained, what to do
 |-- DataError            a data set is missing, empty, or lacks a column
 |-- PictureError         a picture cannot be read or is beyond the processor's limits
 |-- CensusError          the loaded model is not stored as its recipe promises
+|-- NumericsError        logits that are NaN or infinite
 |-- BaselineError        a baseline is missing, damaged, or of another protocol
 `-- UsageError           options that contradict each other or cannot be met
 """
@@ -49,6 +50,10 @@ class PictureError(VlmbenchError):
 
 class CensusError(VlmbenchError):
     """The loaded model is not stored as its recipe promises."""
+
+
+class NumericsError(VlmbenchError):
+    """The logits of a sample are NaN or infinite."""
 
 
 class BaselineError(VlmbenchError):

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from vlmbench import catalogue, health, measure
 from vlmbench.answering import Answer, answer
 from vlmbench.checkpoint import checkpoint_digest
+from vlmbench.errors import VlmbenchError
 from vlmbench.prompting import turn
 from vlmbench.run import Run, Scored, content_hash
 from vlmbench.spec import Cell, Dataset, Metric, Sample
@@ -31,10 +32,12 @@ def evaluate(
 ) -> Run:
     """Answer every sample of the cell's data set and score the answers.
 
-    `metrics` are the catalogue's; those of the data set are used, as the tier uses them.
+    `metrics` are the catalogue's; those of the data set are used, as the tier uses them. Samples
+    that cannot be answered are errors of the run; where none can, the first error is raised.
     """
     chosen = chosen_metrics(cell.dataset, metrics, tier)
     turns = {sample.id: turn(cell.dataset, sample) for sample in samples.items}
+    errors: dict[str, VlmbenchError] = {}
     start = time.perf_counter()
     with measure.peak_memory(variant.device) as peak:
         answers = answer(
@@ -43,16 +46,20 @@ def evaluate(
             max_new_tokens=cell.dataset.max_new_tokens,
             batch_size=batch_size,
             done=done,
+            failed=errors.__setitem__,
         )
         measure.synchronise(variant.device)
     seconds = time.perf_counter() - start
+    if errors and not answers:
+        raise next(iter(errors.values()))
     return Run(
         cell=cell.id,
         tier=tier,
         protocol=protocol(cell, variant.processor, chosen),
         subject=subject(cell, variant),
         environment=measure.environment(variant.device),
-        samples=_scored(samples.items, answers, chosen),
+        samples=_scored([s for s in samples.items if s.id not in errors], answers, chosen),
+        errors={name: str(error) for name, error in sorted(errors.items())},
         census=variant.census.to_dict(),
         health=_health(answers),
         footprint_bytes=variant.census.footprint_bytes,
@@ -105,6 +112,7 @@ def _scored(
             references=sample.references,
             answer=texts[i],
             scores={name: column[i] for name, column in columns.items()},
+            cluster=sample.cluster or sample.id,
         )
         for i, sample in enumerate(samples)
     }

@@ -5,20 +5,22 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Generator
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from vlmbench import pytest_cells
-from vlmbench.bench import Bench, Options, catalogued
+from vlmbench import pytest_cells, pytest_options, pytest_workers
+from vlmbench.bench import Bench
 from vlmbench.errors import CatalogueError, VlmbenchError
+from vlmbench.options import catalogued
 
 if TYPE_CHECKING:
     from vlmbench.run import Run
     from vlmbench.spec import Cell, Compression, Dataset, Model, Sample
     from vlmbench.variant import Variant
 
+ERRORED = 6
+"""Exit code where tests failed, but none because of a regression: nothing could be judged."""
 _BENCH = pytest.StashKey[Bench]()
 _HEARD = pytest.StashKey[set[str]]()
 """Whose hooks were called for further entries."""
@@ -51,76 +53,15 @@ def pytest_addhooks(pluginmanager: pytest.PytestPluginManager) -> None:
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Declare the options."""
-    group = parser.getgroup("vlmbench", "compressed vision-language models")
-    add = group.addoption
-    add(
-        "--tier",
-        choices=("embedded", "hub"),
-        default="embedded",
-        help="embedded: checkpoints and data in this package; hub: the published ones",
-    )
-    add(
-        "--model",
-        action="append",
-        default=[],
-        metavar="NAME[=WHERE]",
-        help="only this model; WHERE: a checkpoint folder or hub id (repeatable)",
-    )
-    add(
-        "--compression",
-        action="append",
-        default=[],
-        metavar="NAME",
-        help="only this compression (repeatable)",
-    )
-    add(
-        "--data",
-        action="append",
-        default=[],
-        metavar="NAME[=WHERE]",
-        help="only this data set; WHERE: a folder of parquet files or hub id (repeatable)",
-    )
-    add("--limit", type=int, metavar="N", help="only the first N samples of each data set")
-    add("--device", default="cpu", help="torch device (default: cpu)")
-    add("--dtype", help="dtype of what a recipe leaves unquantized, such as float32")
-    add("--batch-size", type=int, default=64, metavar="N", help="samples a batch (default: 64)")
-    add("--baselines", type=Path, metavar="DIR", help="default: baselines/ beside pytest.ini")
-    add("--baseline-of", metavar="MODEL", help="compare with another model's baselines")
-    add(
-        "--baseline-new",
-        dest="baseline_write",
-        action="store_const",
-        const="new",
-        help="write the baselines that are missing",
-    )
-    add(
-        "--baseline-update",
-        dest="baseline_write",
-        action="store_const",
-        const="update",
-        help="rewrite the baselines of the selected cells",
-    )
+    pytest_options.declare(parser)
 
 
 def pytest_configure(config: pytest.Config) -> None:
     """Build the session's bench; register a mark for each data set."""
-    option = config.getoption
     try:
         entries = catalogued(*map(_added, _own_hooks(config)))
         config.stash[_BENCH] = Bench(
-            Options(
-                tier=option("tier"),
-                models=tuple(option("model")),
-                compressions=tuple(option("compression")),
-                data=tuple(option("data")),
-                limit=option("limit"),
-                device=option("device"),
-                dtype=option("dtype"),
-                batch_size=option("batch_size"),
-                baselines=option("baselines") or config.rootpath / "baselines",
-                baseline_of=option("baseline_of"),
-                write=option("baseline_write"),
-            ),
+            pytest_options.options(config),
             entries,
         )
     except VlmbenchError as error:
@@ -178,6 +119,37 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     pytest_cells.sort(items, config.stash[_BENCH])
 
 
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Count what will be judged: the more, the stricter each comparison."""
+    pytest_cells.plan(session.items, session.config.stash[_BENCH])
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Fail what only all comparisons together tell; tell errors from regressions."""
+    bench = session.config.stash[_BENCH]
+    if pytest_workers.is_worker(session.config):
+        pytest_workers.send(session.config, bench)
+    elif bench.settle() and session.exitstatus == pytest.ExitCode.OK:
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+    elif session.testsfailed and session.testsfailed == bench.errored:
+        session.exitstatus = ERRORED
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Unless another distribution was asked for, keep the tests of a variant together."""
+    if config.getoption("dist") != "load":
+        return None
+    return pytest_workers.ByVariant(config, log, config.stash[_BENCH])
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any, error: object) -> None:
+    """Take over what a worker judged."""
+    pytest_workers.receive(node, node.config.stash[_BENCH])
+
+
 def pytest_report_header(config: pytest.Config) -> str:
     """Say which tier is judged, and what of the matrix cannot run."""
     bench = config.stash[_BENCH]
@@ -194,11 +166,14 @@ def pytest_runtest_makereport(
     """A mistake of the user's is told in its own words, without our traceback."""
     report = yield
     error = call.excinfo.value if call.excinfo else None
+    bench = item.config.stash[_BENCH]
     if isinstance(error, VlmbenchError):
         report.longrepr = f"{type(error).__name__}: {error}"
+        bench.errored += 1
     expected = (getattr(item, "funcargs", None) or {}).get("baseline")
     if isinstance(error, AssertionError) and isinstance(expected, pytest_cells.Expected):
         _, samples = expected.explain() if expected.verdict else ([], [])
+        bench.errored += expected.verdict is not None and expected.verdict.status == "error"
         if samples:
             report.sections.append((f"worst samples of {expected.cell.id}", "\n".join(samples)))
     return report
@@ -215,11 +190,13 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
     """Show the table of the cells that were judged."""
     bench = config.stash[_BENCH]
     if bench.runs:
-        from vlmbench.report.table import render
+        from vlmbench.report.table import notes, render
 
         width = terminalreporter._tw.fullwidth
         terminalreporter.section(f"vlmbench ({bench.options.tier})")
         terminalreporter.write(render(bench, width))
+        for line in notes(bench):
+            terminalreporter.write_line(line)
 
 
 @pytest.fixture
@@ -289,8 +266,13 @@ def bench(pytestconfig: pytest.Config) -> Bench:
 
 def _progress(config: pytest.Config) -> Callable[[Cell, int, int], None]:
     """A progress bar on a terminal that somebody watches; else nothing."""
-    worker = hasattr(config, "workerinput")  # of pytest-xdist: the bars of several would mix
-    if worker or os.environ.get("CI") or not sys.__stderr__ or not sys.__stderr__.isatty():
+    # The bars of several workers would mix.
+    if (
+        pytest_workers.is_worker(config)
+        or os.environ.get("CI")
+        or not sys.__stderr__
+        or not sys.__stderr__.isatty()
+    ):
         return lambda cell, done, total: None
     from vlmbench.report.progress import Bar
 

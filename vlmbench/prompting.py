@@ -30,14 +30,16 @@ def decode_picture(data: bytes) -> Image:
     Raises:
         PictureError: the bytes are no readable picture.
     """
-    from PIL import Image, ImageOps
+    from PIL import Image, ImageOps, UnidentifiedImageError
 
     try:
         with Image.open(io.BytesIO(data)) as picture:
             return ImageOps.exif_transpose(picture).convert("RGB")
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        unknown = isinstance(error, UnidentifiedImageError)  # names an object's address
+        reason = "no known format" if unknown else error
         raise PictureError(
-            f"a picture of {len(data)} bytes cannot be read ({error}). Expected a complete image "
+            f"a picture of {len(data)} bytes cannot be read ({reason}). Expected a complete image "
             "file (PNG, JPEG, ...); export it again."
         ) from None
 

@@ -15,8 +15,8 @@ from vlmbench.errors import UnknownNameError, UsageError
 from vlmbench.spec import Cell, Dataset
 
 if TYPE_CHECKING:
-    from vlmbench.baseline import Verdict
     from vlmbench.run import Run
+    from vlmbench.verdict import Verdict
 
 _VARIANT = {"model", "compression", "variant", "run", "baseline"}
 _DATASET = {"dataset", "sample", "run", "baseline"}
@@ -32,12 +32,13 @@ class Expected:
 
     def judge(self, run: Run) -> Verdict:
         """Compare, writing the baseline first where the options say so."""
-        self.verdict = self._bench.judge(self.cell, run)
+        if self.verdict is None or self.verdict.run is not run:
+            self.verdict = self._bench.judge(self.cell, run)
         return self.verdict
 
     def __le__(self, run: Run) -> bool:
-        """Whether `run` is no worse."""
-        return self.judge(run).status != "regression"
+        """Whether `run` is no worse, and needs no waiver that it has."""
+        return self._bench.accepts(self.judge(run))
 
     def explain(self) -> tuple[list[str], list[str]]:
         """(metrics and what to do, worst samples): why a run fails.
@@ -45,12 +46,22 @@ class Expected:
         The first part is short: pytest cuts an assertion's explanation after eight lines.
         """
         assert self.verdict is not None, "judge a run first"
-        lines = self.verdict.explain()
-        metrics = 1 + len(self.verdict.comparisons)
-        return [*lines[:metrics], lines[-1]], lines[metrics:-1]
+        complaints = self._bench.complaints(self.verdict)
+        short = [*self.verdict.summary(), *complaints, self.verdict.remedy]
+        return short, self.verdict.details()
 
     def __repr__(self) -> str:
         return f"baseline of {self.cell.id}"
+
+
+def plan(items: list[pytest.Item], bench: Bench) -> None:
+    """Say how many gated metrics the selected tests will judge."""
+    judged = {
+        item.callspec.params["vlmbench_cell"]
+        for item in items
+        if isinstance(item, pytest.Function) and "baseline" in item.fixturenames
+    }
+    bench.planned = sum(len(cell.dataset.gates) for cell in bench.cells() if cell.id in judged)
 
 
 def check_markexpr(config: pytest.Config) -> None:

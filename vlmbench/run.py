@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass, field
 from statistics import fmean
 from typing import Any
 
+from vlmbench.errors import VlmbenchError
 from vlmbench.spec import Sample
 
 Scores = dict[str, float]
@@ -29,6 +30,8 @@ class Scored:
     references: tuple[str, ...]
     answer: str
     scores: Scores
+    cluster: str = ""
+    """Samples of one cluster share a picture and are not independent."""
 
 
 @dataclass(frozen=True)
@@ -43,6 +46,8 @@ class Run:
     """What was judged, by field."""
     environment: Mapping[str, Any]
     samples: Mapping[str, Scored]
+    errors: Mapping[str, str] = field(default_factory=dict)
+    """Samples that have no answer, and why: they have no score either."""
     census: Mapping[str, Any] = field(default_factory=dict)
     health: Mapping[str, float] = field(default_factory=dict)
     footprint_bytes: int = 0
@@ -50,6 +55,12 @@ class Run:
     peak_bytes: int = 0
     seconds: float = 0.0
     left_out: int = 0
+
+    def scored(self, sample: str) -> Scored:
+        """One sample's answer; the error, where it has none."""
+        if sample in self.errors:
+            raise VlmbenchError(self.errors[sample])
+        return self.samples[sample]
 
     def mean(self, metric: str) -> float:
         """The mean score of a metric over all samples."""
@@ -73,14 +84,8 @@ class Run:
     def to_json(self) -> str:
         """JSON with a line a sample and sorted keys, so that two runs can be diffed."""
         head = {name: value for name, value in asdict(self).items() if name != "samples"}
-        head["scores"] = {name: round(value, 6) for name, value in self.scores.items()}
-        lines = json.dumps(head, indent=1, sort_keys=True, ensure_ascii=False)[:-2]
-        samples = ",\n".join(
-            f"  {json.dumps(name)}: {json.dumps(_plain(scored), ensure_ascii=False)}"
-            for name, scored in sorted(self.samples.items())
-        )
-        text = f'{lines},\n "samples": {{\n{samples}\n }}\n}}\n'
-        return _ESCAPED.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
+        samples = {name: asdict(scored) for name, scored in self.samples.items()}
+        return as_lines({**head, "scores": self.scores}, samples)
 
     @classmethod
     def from_json(cls, text: str) -> Run:
@@ -100,8 +105,31 @@ class Run:
         return cls(samples=samples, **data)
 
 
-def _plain(scored: Scored) -> dict[str, Any]:
-    return {**asdict(scored), "scores": {n: round(v, 6) for n, v in scored.scores.items()}}
+def as_lines(head: Mapping[str, Any], samples: Mapping[str, Any]) -> str:
+    """A JSON object of `head` and, a line each, `samples`; sorted, floats to six digits."""
+    lines = json.dumps(_rounded(head), indent=1, sort_keys=True, ensure_ascii=False)[:-2]
+    each = ",\n".join(
+        f"  {json.dumps(name)}: "
+        f"{json.dumps(_rounded(samples[name]), sort_keys=True, ensure_ascii=False)}"
+        for name in sorted(samples)
+    )
+    text = f'{lines},\n "samples": {{\n{each}\n }}\n}}\n'
+    return _ESCAPED.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
+
+
+def _rounded(value: Any) -> Any:
+    if isinstance(value, float):
+        return round(value, 6)
+    if isinstance(value, Mapping):
+        return {name: _rounded(entry) for name, entry in value.items()}
+    return [_rounded(entry) for entry in value] if isinstance(value, list | tuple) else value
+
+
+def one_line(text: str) -> str:
+    """Text from models, data and files on one line, control characters escaped."""
+    flat = json.dumps(text, ensure_ascii=False)
+    shown = "".join(c if c.isprintable() else f"\\u{ord(c):04x}" for c in flat)
+    return shown if len(shown) <= 160 else shown[:157] + '..."'
 
 
 def content_hash(sample: Sample) -> str:

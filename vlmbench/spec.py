@@ -76,6 +76,12 @@ class Gate:
     margin: float
     relative: bool = False
     """True: the margin is a share of the baseline's value."""
+    floor: float | None = None
+    """A mean below this is a regression, whatever the baseline is."""
+
+    def allowed(self, value: float) -> float:
+        """The drop from `value` that is forgiven, in the metric's own unit."""
+        return self.margin * (value if self.relative else 1.0)
 
 
 @dataclass(frozen=True)
@@ -139,7 +145,11 @@ class Model:
 
 @runtime_checkable
 class Compression(Protocol):
-    """A recipe. It changes a loaded model (`apply`), or asks the loader for it (`load_options`)."""
+    """A recipe. It changes a loaded model (`apply`), or asks the loader for it (`load_options`).
+
+    It may have an attribute `recovery`: the share of the uncompressed model's score, by every gated
+    metric, that it promises to keep; a cell below that fails.
+    """
 
     @property
     def name(self) -> str:

@@ -22,14 +22,13 @@ def p_of_drop(losses: Sequence[float]) -> float:
     of one sample) and other scores on a grid; continuous ones are rounded to 1/100,000 of the
     sum of absolute losses. 1.0 where nothing differs.
     """
-    sizes = np.abs(np.asarray([loss for loss in losses if loss], dtype=np.float64))
-    if not len(sizes):
+    lost = np.asarray([loss for loss in losses if loss], dtype=np.float64)
+    if not len(lost):
         return 1.0
-    if not np.isfinite(sizes).all():
+    if not np.isfinite(lost).all():
         raise ValueError("a loss is no finite number")
-    step = _grid(sizes)
-    units = np.rint(sizes / step).astype(np.int64)
-    total = round(math.fsum(losses) / step)
+    signed = np.rint(lost / _grid(np.abs(lost))).astype(np.int64)
+    units, total = np.abs(signed), int(signed.sum())
     # chances[i]: of i units lost among those whose sign came up as a loss.
     chances = np.zeros(int(units.sum()) + 1)
     chances[0] = 1.0

@@ -18,7 +18,9 @@ from vlmbench.checkpoint import (
     is_folder,
     where,
 )
-from vlmbench.errors import CheckpointError, UsageError
+from vlmbench.errors import CheckpointError, NumericsError, UsageError
+from vlmbench.finite import explain, watched
+from vlmbench.patches import as_products
 from vlmbench.spec import Compression, Model, Source
 
 if TYPE_CHECKING:
@@ -55,18 +57,35 @@ class Variant:
     def generate(
         self, inputs: Mapping[str, Any], *, max_new_tokens: int, min_new_tokens: int = 0
     ) -> Tensor:
-        """Answer greedily: model inputs of a batch -> new token ids [batch, new tokens]."""
+        """Answer greedily: model inputs of a batch -> new token ids [batch, new tokens].
+
+        Raises:
+            NonFinite: the logits of some rows are NaN or infinite.
+        """
         import torch
 
-        moved = {
-            name: value.to(self.device) if torch.is_tensor(value) else value
-            for name, value in inputs.items()
-        }
-        with torch.inference_mode(), _quiet():
+        moved = self._moved(inputs)
+        head = self.network.get_submodule(self.model.anatomy.head)
+        with torch.inference_mode(), _quiet(), watched(head):
             ids: Tensor = self.network.generate(
                 **moved, max_new_tokens=max_new_tokens, min_new_tokens=min_new_tokens or None
             )
         return ids[:, moved["input_ids"].shape[1] :]
+
+    def explain(self, inputs: Mapping[str, Any]) -> NumericsError:
+        """The module in which these inputs first become something that is no number."""
+        import torch
+
+        with torch.inference_mode(), _quiet():
+            return explain(self.network, self._moved(inputs))
+
+    def _moved(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
+        import torch
+
+        return {
+            name: value.to(self.device) if torch.is_tensor(value) else value
+            for name, value in inputs.items()
+        }
 
 
 def load(
@@ -94,6 +113,7 @@ def load(
     taken = take(network, model.anatomy)
     verify(taken, compression, dtype=dtype)
     _make_greedy(network, processor)
+    as_products(network)
     return Variant(
         model, compression, source, network, processor, taken, file_bytes(network), device
     )

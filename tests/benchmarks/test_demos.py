@@ -2,7 +2,7 @@
 
 
 def test_demos(run, sample, snapshot):
-    scored = run.samples[sample.id]
+    scored = run.scored(sample.id)
     assert {
         "question": scored.question,
         "references": sorted(set(scored.references)),

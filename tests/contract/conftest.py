@@ -2,7 +2,8 @@
 
 import pytest
 
-from vlmbench.bench import Bench, Options, catalogued
+from vlmbench.bench import Bench
+from vlmbench.options import Options, catalogued
 
 
 @pytest.fixture(scope="session")

@@ -10,8 +10,9 @@ import pyarrow.parquet as pq
 import pytest
 import small_inputs
 
-from vlmbench.bench import Bench, Options, catalogued
-from vlmbench.run import Run
+from vlmbench import baseline
+from vlmbench.bench import Bench
+from vlmbench.options import Options, catalogued
 
 INI = """[pytest]
 addopts = --strict-markers -p vlmbench.plugin
@@ -88,12 +89,12 @@ class Project:
 
     def better(self, path, first=0):
         """Make a stored baseline one of better answers, from sample number `first` on."""
-        run = Run.from_json(path.read_text())
-        samples = dict(run.samples)
+        old = baseline.load(path, "", "embedded")
+        samples = dict(old.samples)
         for name in list(samples)[first:]:
             best = dict.fromkeys(samples[name].scores, 1.0)
             samples[name] = replace(samples[name], answer="The Right Answer", scores=best)
-        path.write_text(replace(run, samples=samples).to_json())
+        baseline.save(path, replace(old, samples=samples))
 
     def spoil(self, dataset, picture):
         """Give the third row of a data set another picture (bytes); the row."""

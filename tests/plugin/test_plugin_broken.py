@@ -6,6 +6,8 @@ import shutil
 
 import pytest
 
+from vlmbench.plugin import ERRORED
+
 TESTS = """
 def test_variant(variant):
     pass
@@ -15,6 +17,10 @@ def test_run(run):
 
 def test_demo(run, sample):
     pass
+"""
+NO_WORSE = """
+def test_no_worse(run, baseline):
+    assert run >= baseline
 """
 COUNTED = """
 import json
@@ -50,7 +56,7 @@ def counting(project):
 def told(result, message):
     """How many tests end in this one message; none of them in a traceback."""
     shown = result.stdout.str()
-    assert result.ret == pytest.ExitCode.TESTS_FAILED
+    assert result.ret == ERRORED
     assert "Traceback" not in shown
     assert not re.search(r"\.py:\d+", shown)
     return len(re.findall(rf"^{message}", shown, re.M))
@@ -63,8 +69,8 @@ def test_a_truncated_checkpoint(counting):
     result = counting.pytest()
     result.assert_outcomes(errors=1 + 1 + 10)
     assert told(result, f"CheckpointError: cannot read the weights of {weights.parent}: ") == 12
-    # By test_variant, and by the first that wanted the run.
-    assert counting.read("counted.json") == {"loads": {"mine_32bit": 2}, "evaluated": []}
+    assert result.ret == ERRORED
+    assert counting.read("counted.json") == {"loads": {"mine_32bit": 1}, "evaluated": []}
 
 
 def test_a_checkpoint_folder_without_weights(counting):
@@ -83,12 +89,40 @@ def test_pictures_that_cannot_be_read_and_that_cannot_be_taken(counting):
     page = counting.spoil("docvqa", b"not a picture")
     scene = counting.spoil("vqav2", line.getvalue())
     result = counting.pytest(data="docvqa vqav2")
-    result.assert_outcomes(passed=1, errors=2 + 20)
-    unreadable = f"PictureError: sample '{page['id']}': a picture of 13 bytes cannot be read"
-    assert told(result, unreadable) == 11
-    refused = f"PictureError: sample '{scene['question_id']}': the processor refuses a picture"
-    assert told(result, refused + " of 1x2000 pixels") == 11
+    # The cells have runs all the same; the demos on those pictures have no answers.
+    result.assert_outcomes(passed=1 + 2 + 20)
     assert counting.read("counted.json") == {
         "loads": {"mine_32bit": 1},
         "evaluated": ["mine_32bit-docvqa", "mine_32bit-vqav2"],
     }
+    project = counting
+    project.pytester.makepyfile(test_broken=NO_WORSE)
+    refused = project.pytest("--baseline-new", data="docvqa vqav2")
+    assert refused.ret == ERRORED
+    refused.stdout.fnmatch_lines(
+        [
+            "BaselineError: mine_32bit-docvqa: 1 samples have no answer, so this run is no "
+            f"baseline: sample '{page['id']}': a picture of 13 bytes cannot be read*",
+            "BaselineError: mine_32bit-vqav2: 1 samples have no answer*"
+            f"'{scene['question_id']}': the processor refuses a picture of 1x2000 pixels*",
+        ]
+    )
+    refused.stdout.no_fnmatch_line("*Traceback*")
+
+
+def test_a_sample_without_an_answer_is_an_error_and_no_regression(counting, stored):
+    """Its baseline is of readable pictures; the sample counts neither as right nor as wrong."""
+    counting.pytester.makepyfile(test_broken=NO_WORSE)
+    counting.baseline(stored)
+    counting.spoil("docvqa", b"not a picture")
+    result = counting.pytest()
+    result.assert_outcomes(failed=1)
+    assert result.ret == ERRORED
+    result.stdout.fnmatch_lines(
+        [
+            "E       *mine_32bit-docvqa (embedded) is error against its baseline",
+            "E *1 of 24 samples have no answer: *a picture of 13 bytes cannot be read*",
+            "mine_32bit *error*",
+        ]
+    )
+    counting.pytest("--error-budget=1").assert_outcomes(passed=1)

@@ -1,5 +1,6 @@
 """Latency goes through pytest-benchmark; without it, and under xdist, the verdicts are the same."""
 
+import json
 import os
 import pty
 import re
@@ -70,6 +71,35 @@ def test_under_xdist_too_and_without_the_bars_of_its_workers(shipped, stored, mo
     assert "mine_16bit-docvqa (embedded) is regression against its baseline" in result.stdout
     assert "worst samples of mine_16bit-docvqa" in result.stdout
     assert "sample" not in terminal
+    # The table is the session's, as without workers, but nothing was timed.
+    assert re.search(r"^mine_32bit +0\.\d{3} .* pass +- +\d\.\d\d +\d+ *$", result.stdout, re.M)
+    assert re.search(r"^mine_16bit +0\.\d{3} .* regression +- ", result.stdout, re.M)
+
+
+def test_a_variant_is_loaded_by_one_worker(shipped, stored, monkeypatch):
+    """Two variants on two data sets, two workers: each loads one of them, once."""
+    shipped.pytester.makeconftest(LOADS)
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    options = shipped.options("32bit 16bit", "docvqa vqav2")
+    command = [sys.executable, "-m", "pytest", "-n2", "--baseline-new", *options]
+    result = subprocess.run(command, cwd=shipped.path, capture_output=True, text=True)
+    assert result.returncode == 0, result.stdout
+    loads = [json.loads(file.read_text()) for file in shipped.path.glob("loads-*.json")]
+    assert sorted(loads, key=str) == [{"mine_16bit": 1}, {"mine_32bit": 1}]
+    assert len(list(shipped.path.glob("baselines/embedded/*/*.json"))) == 4
+
+
+LOADS = """
+import json
+from pathlib import Path
+
+import pytest
+
+@pytest.fixture(scope="session", autouse=True)
+def counted(bench, worker_id):
+    yield
+    Path(f"loads-{worker_id}.json").write_text(json.dumps(bench.loads))
+"""
 
 
 def on_a_terminal(command, cwd):

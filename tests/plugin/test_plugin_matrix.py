@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from vlmbench.bench import Bench, Options, catalogued
+from vlmbench.bench import Bench
+from vlmbench.options import Options, catalogued
 from vlmbench.pytest_cells import demo_names
 
 ROOT = Path(__file__).parents[2]

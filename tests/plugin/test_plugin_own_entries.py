@@ -83,7 +83,7 @@ def test_are_run_as_those_of_the_package(project):
     project.pytester.makepyfile(test_own=TEST)
     axes = ("--model=ours", "--compression=silenced", "--data=pages")
     result = project.bare(*axes, "-v", "-m", "pages or not pages", "--baseline-new")
-    result.assert_outcomes(passed=2 + 6, skipped=4)
+    result.assert_outcomes(passed=2 + 10)
     result.stdout.fnmatch_lines(["test_own.py::test_no_worse[[]ours_silenced-pages[]] PASSED*"])
     path = project.path / "baselines" / "embedded" / "pages" / "ours_silenced.json"
     assert Run.from_json(path.read_text()).scores == {"brevity": 0.25}

@@ -17,7 +17,7 @@ from PIL import Image
 from vlmbench import answering
 from vlmbench.answering import Answer, answer
 from vlmbench.catalogue import compressions
-from vlmbench.errors import PictureError, UsageError
+from vlmbench.errors import NumericsError, PictureError, UsageError, VlmbenchError
 from vlmbench.models.qwen2 import QWEN2
 from vlmbench.prompting import decode_picture
 from vlmbench.spec import Source, Turn
@@ -136,6 +136,46 @@ def bomb() -> bytes:
 def test_a_bad_picture_is_told_with_its_sample(data: bytes, echo: type[Echo]) -> None:
     with pytest.raises(PictureError, match=r"sample 'bad': a picture of .* cannot be read"):
         answer(echo(), {**QUESTIONS, "bad": Turn((data,), "x")}, max_new_tokens=9, batch_size=4)
+
+
+def test_what_cannot_be_answered_is_told_and_the_rest_is_answered(echo: type[Echo]) -> None:
+    told: dict[str, VlmbenchError] = {}
+    counts: list[int] = []
+    bad = {name: Turn((b"no picture",), "x") for name in ("bad", "worse")}
+    answers = answer(
+        echo(),
+        {**bad, **QUESTIONS},
+        max_new_tokens=9,
+        batch_size=4,
+        done=counts.append,
+        failed=told.__setitem__,
+    )
+    assert list(answers) == list(QUESTIONS)
+    assert set(told) == {"bad", "worse"} and sum(counts) == 7
+    assert all(isinstance(error, PictureError) for error in told.values())
+    told.clear()
+    assert answer(echo(0), QUESTIONS, max_new_tokens=9, batch_size=4, failed=told.__setitem__) == {}
+    assert set(told) == set(QUESTIONS)
+
+
+def test_logits_that_are_no_numbers_name_the_module_and_the_samples(tiny: Path) -> None:
+    variant = load(QWEN2, compressions()["32bit"], Source(str(tiny)))
+    turns = {"one": Turn((), "What?"), "two": Turn((), "Why?"), "six": Turn((), "~~~")}
+    expected = answer(variant, turns, max_new_tokens=4, batch_size=3)
+    poisoned = variant.processor.tokenizer("~~~")["input_ids"][0]
+    with torch.no_grad():
+        variant.network.get_input_embeddings().weight[poisoned] = torch.nan
+        # The head shares the embedding: there it would make every row's logits NaN.
+        variant.network.lm_head.weight = torch.nn.Parameter(
+            variant.network.lm_head.weight.nan_to_num(0.0)
+        )
+    told: dict[str, VlmbenchError] = {}
+    answers = answer(variant, turns, max_new_tokens=4, batch_size=3, failed=told.__setitem__)
+    assert set(told) == {"six"} and set(answers) == {"one", "two"}
+    assert answers["one"].tokens == expected["one"].tokens
+    assert "first in model.language_model.embed_tokens" in str(told["six"])
+    with pytest.raises(NumericsError, match=r"sample 'six': the logits are NaN or infinite"):
+        answer(variant, turns, max_new_tokens=4, batch_size=3)
 
 
 def test_an_answer_does_not_depend_on_its_batch(tiny: Path) -> None:

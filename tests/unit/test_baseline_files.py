@@ -2,23 +2,30 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from vlmbench import baseline, catalogue
-from vlmbench.baseline import load, save
+from vlmbench.baseline import Baseline, check_anchor, load, of_run, save
 from vlmbench.errors import BaselineError
 from vlmbench.run import Run, Scored
-from vlmbench.spec import Cell
+from vlmbench.spec import Cell, Gate
 
 CELL = "qwen2_4bit-docvqa"
+ANLS = Gate("anls", 0.02)
 
 
-def run(score: float) -> Run:
-    sample = Scored("hash", "what?", ("right", "also right"), "answer", {"anls": score})
-    return Run(CELL, "embedded", {"dataset": "docvqa"}, {}, {}, {"a": sample})
+def scored(score: float) -> Scored:
+    return Scored("hash", "what?", ("right", "also right"), "answer", {"anls": score}, "page")
+
+
+def kept(score: float) -> Baseline:
+    protocol = {"dataset": "docvqa"}
+    return of_run(Run(CELL, "embedded", protocol, {}, {}, {"a": scored(score)}), (ANLS,))
 
 
 def test_a_missing_baseline_comes_with_the_command(tmp_path: Path) -> None:
@@ -32,16 +39,36 @@ def test_a_missing_baseline_comes_with_the_command(tmp_path: Path) -> None:
         load(path, CELL, "hub")
 
 
-WHOLE = run(1.0).to_json()
+WHOLE = kept(1.0).to_json()
+FIRST = Run(
+    CELL,
+    "embedded",
+    {"dataset": "docvqa"},
+    {},
+    {},
+    {"a": Scored("hash", "what?", ("right",), "answer", {"anls": 1.0})},
+)
+"""As version 1 kept it."""
+
+
+def first_version() -> dict[str, Any]:
+    data = json.loads(FIRST.to_json())
+    del data["samples"]["a"]["cluster"], data["errors"]
+    return data
+
+
+def edited(**fields: Any) -> bytes:
+    return json.dumps({**first_version(), **fields}).encode()
 
 
 @pytest.mark.parametrize(
     "data",
     [
         *[WHOLE[:-20].encode(), b"", b"[]", b'"text"', b"null", b"{}", b"\xff\xfe"],
-        WHOLE.replace('"cell"', '"cells"').encode(),
-        WHOLE.replace('["right", "also right"]', "null").encode(),
-        WHOLE.replace('{"anls": 1.0}', "null").encode(),
+        edited(cells=1),
+        edited(protocol=None),
+        edited(samples={"a": {"content": "h", "answer": "a", "scores": {"anls": "much"}}}),
+        edited(samples={"a": {"content": "h", "scores": {"anls": 1.0}}}),
     ],
 )
 def test_a_damaged_baseline_is_named(data: bytes, tmp_path: Path) -> None:
@@ -49,6 +76,45 @@ def test_a_damaged_baseline_is_named(data: bytes, tmp_path: Path) -> None:
     path.write_bytes(data)
     with pytest.raises(BaselineError, match=r"damaged\.json cannot be read .*--baseline-update"):
         load(path, CELL, "embedded")
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ('"anls": 1.0', '"anls": 0.5'),
+        ('"answer": "answer"', '"answer": "other"'),
+        ('"tier": "embedded"', '"tier": "hub"'),
+        ('"cell"', '"cells"'),
+    ],
+)
+def test_an_edit_by_hand_is_told(old: str, new: str, tmp_path: Path) -> None:
+    path = tmp_path / "edited.json"
+    path.write_text(WHOLE.replace(old, new))
+    with pytest.raises(BaselineError, match=r"edited\.json was edited .*--baseline-update"):
+        load(path, CELL, "embedded")
+
+
+def test_the_first_version_is_read_and_a_later_one_is_not(tmp_path: Path) -> None:
+    path = tmp_path / "old.json"
+    path.write_bytes(edited())
+    old = load(path, CELL, "embedded")
+    assert old.samples["a"].answer == "answer" and old.samples["a"].cluster == "a"
+    assert old.anchor == {}
+    path.write_text(WHOLE.replace('"version": 2', '"version": 3'))
+    with pytest.raises(BaselineError, match="is of version 3; this vlmbench reads up to 2"):
+        load(path, CELL, "embedded")
+
+
+def test_the_best_there_was_is_carried_on() -> None:
+    best = kept(0.9)
+    worse = of_run(replace(FIRST, samples={"a": scored(0.87)}), (ANLS,), before=best)
+    assert worse.anchor == {"anls": 0.9}
+    assert of_run(replace(FIRST, samples={"a": scored(0.95)}), (ANLS,), before=best).anchor == {
+        "anls": 0.95
+    }
+    check_anchor(replace(FIRST, samples={"a": scored(0.86)}), worse, (ANLS,))
+    with pytest.raises(BaselineError, match=r"more than 2 margins below 0\.9000"):
+        check_anchor(replace(FIRST, samples={"a": scored(0.85)}), worse, (ANLS,))
 
 
 def test_where_a_baseline_is() -> None:
@@ -62,8 +128,8 @@ def test_where_a_baseline_is() -> None:
 
 def test_saving_is_all_or_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "embedded" / "docvqa" / "qwen2_4bit.json"
-    save(path, run(1.0))
-    assert load(path, CELL, "embedded") == run(1.0)
+    save(path, kept(1.0))
+    assert load(path, CELL, "embedded") == kept(1.0)
 
     def half(self: Path, text: str, **options: Any) -> None:
         self.write_bytes(text.encode()[:50])
@@ -71,6 +137,6 @@ def test_saving_is_all_or_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
     monkeypatch.setattr(Path, "write_text", half)
     with pytest.raises(OSError, match="No space left"):
-        save(path, run(0.0))
-    assert load(path, CELL, "embedded") == run(1.0)
+        save(path, kept(0.0))
+    assert load(path, CELL, "embedded") == kept(1.0)
     assert list(path.parent.iterdir()) == [path]

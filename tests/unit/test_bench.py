@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 
 from vlmbench import evaluate, samples, variant
-from vlmbench.bench import Bench, Options, catalogued
+from vlmbench.bench import Bench
 from vlmbench.errors import BaselineError, DataError
+from vlmbench.options import Options, catalogued
 from vlmbench.run import Run, Scored
 from vlmbench.samples import Samples
 from vlmbench.spec import Cell, Source
@@ -98,7 +99,8 @@ def test_baselines_are_written_only_when_asked(tmp_path: Path) -> None:
         session = bench(baselines=tmp_path, data=("docvqa",), **options)
         cell = session.cells()[0]
         scored = replace(SCORED, scores={"bertscore": score, "anls": 1.0})
-        verdict = session.judge(cell, Run(cell.id, "embedded", {}, {}, {}, {"a": scored}))
+        many = {f"s{i}": scored for i in range(20)}
+        verdict = session.judge(cell, Run(cell.id, "embedded", {}, {}, {}, many))
         assert session.verdicts == {cell.id: verdict}
         return verdict.status
 
@@ -107,6 +109,8 @@ def test_baselines_are_written_only_when_asked(tmp_path: Path) -> None:
     assert judged(0.5, write="new") == "pass"
     assert judged(0.4, write="new") == "regression", "it was there already"
     assert judged(0.4, limit=1) == "regression"
-    assert judged(0.4, write="update") == "pass"
+    with pytest.raises(BaselineError, match="--baseline-move-anchor"):
+        judged(0.4, write="update")
+    assert judged(0.4, write="update", move_anchor=True) == "pass"
     assert judged(0.5) == "improved"
     assert judged(0.3, baseline_of="qwen2") == "regression"

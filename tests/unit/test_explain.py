@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from vlmbench.baseline import compare
+from vlmbench.baseline import of_run
 from vlmbench.run import Run, Scored
 from vlmbench.spec import Gate
+from vlmbench.verdict import compare
 
 ANLS = Gate("anls", 0.02)
 CELL = "qwen2_4bit-docvqa"
@@ -22,11 +23,11 @@ def test_a_failure_is_explained() -> None:
     names = [f"s{i}" for i in range(8)]
     old = run({name: 1.0 for name in names}, "before")
     now = run({name: i / 10 for i, name in enumerate(names)}, "after")
-    lines = compare(now, old, (ANLS,)).explain()
+    lines = compare(now, of_run(old), (ANLS,)).explain()
     assert lines[:3] == [
         f"{CELL} (embedded) is regression against its baseline",
         "  anls             baseline 1.0000  obtained 0.3500  drop +0.6500  margin 0.0200"
-        "  regression",
+        "  regression  p 0.0039",
         "  8 of 8 samples lost anls; the worst:",
     ]
     assert lines[3:8] == [
@@ -42,13 +43,17 @@ def test_a_failure_is_explained() -> None:
 
 
 def test_only_the_metric_that_fell_shows_samples() -> None:
-    lines = compare(run({"a": 1.0, "b": 0.99}), run({"a": 1.0, "b": 1.0}), (ANLS,)).explain()
+    lines = compare(
+        run({"a": 1.0, "b": 0.99}), of_run(run({"a": 1.0, "b": 1.0})), (ANLS,)
+    ).explain()
     assert len(lines) == 3 and "->" not in "".join(lines)
 
 
 def test_an_explanation_cannot_drive_the_terminal() -> None:
     hostile = "\x1b[2J\r\n\x9b\u202e\ud800" + "long " * 100
-    lines = compare(run({hostile: 0.0}, hostile), run({hostile: 1.0}, hostile), (ANLS,)).explain()
+    lines = compare(
+        run({hostile: 0.0}, hostile), of_run(run({hostile: 1.0}, hostile)), (ANLS,)
+    ).explain()
     assert all(line.isprintable() for line in lines)
     assert max(map(len, lines)) < 200
     assert r"\u001b[2J\r\n\u009b\u202e\ud800long" in "".join(lines)

@@ -10,9 +10,10 @@ from typing import Any
 
 import pytest
 
-from vlmbench.bench import Bench, Options, catalogued
+from vlmbench.bench import Bench
 from vlmbench.errors import CheckpointError, UnknownNameError, UsageError, VlmbenchError
 from vlmbench.models.qwen2 import QWEN2
+from vlmbench.options import Options, catalogued
 from vlmbench.spec import Source
 
 ENTRIES = catalogued()

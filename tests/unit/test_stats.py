@@ -53,6 +53,10 @@ def test_what_is_no_number_is_refused() -> None:
 def test_a_large_drop_has_a_tiny_p() -> None:
     """Of 300 cells with two metrics each, a drop must stand out; resampling ends at 1e-5."""
     assert stats.p_of_drop([1.0] * 25) == pytest.approx(2**-25)
+    rng = Random(0)
+    for _ in range(20):
+        losses = [rng.random() for _ in range(24)]
+        assert stats.p_of_drop(losses) == pytest.approx(2**-24), "one way, however it is rounded"
     assert 0 < stats.p_of_drop([0.0137 + i * 1e-5 for i in range(400)]) < 1e-60
 
 

@@ -11,13 +11,19 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
-    from vlmbench.baseline import Comparison, Verdict
     from vlmbench.bench import Bench
     from vlmbench.run import Run
+    from vlmbench.verdict import Comparison, Verdict
 
 _OPTIONAL = ("per s", "MB", "ms", "base")
 """Columns that a narrow terminal does without, the first one first."""
-_COLOURS = {"regression": "bold red", "improved": "cyan", "pass": "green"}
+_COLOURS = {
+    "regression": "bold red",
+    "error": "magenta",
+    "inconclusive": "yellow",
+    "improved": "cyan",
+    "pass": "green",
+}
 
 
 def render(bench: Bench, width: int) -> str:
@@ -39,6 +45,18 @@ def render(bench: Bench, width: int) -> str:
         if runs:
             console.print(_fitting(console, dataset.name, runs, bench))
     return out.getvalue()
+
+
+def notes(bench: Bench) -> list[str]:
+    """What a verdict leaves open, a line each: inconclusive metrics, and those known red."""
+    lines = []
+    for cell, verdict in bench.verdicts.items():
+        for c in verdict.comparisons:
+            if c.status == "inconclusive":
+                lines.append(f"{cell} {c.gate.metric}: drop {c.drop:.4f}, {c.why}")
+    return lines + [
+        f"waived: {waiver}" for waiver in bench.waivers if waiver.cell in bench.verdicts
+    ]
 
 
 def _fitting(console: Console, dataset: str, runs: dict[str, Run], bench: Bench) -> Table:

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import math
+from random import Random
+from types import SimpleNamespace
+
 import pytest
 import torch
+from torch import nn
 
-from vlmbench.embedded import labels, pages, rows, scenes
+from vlmbench.embedded import diagrams, labels, pages, rows, scenes
 from vlmbench.embedded.canvas import COLORS, SHAPES, Canvas, Glyph, Thing, remembered
 from vlmbench.embedded.labels import ALPHABET, CLASSES, SHADES, SLOTS, LabelSight
+from vlmbench.embedded.tower import Translator
 
 
 def labelled(canvas: Canvas) -> torch.Tensor:
@@ -116,3 +122,46 @@ def test_a_sight_of_labels_stands_for_a_tower() -> None:
     step = sight.classes[0].weight[3] - sight.classes[0].weight[0]
     assert torch.allclose(out[1] - out[0], step, atol=1e-6)
     assert (sight.dtype, sight.spatial_merge_size) == (torch.float32, 2)
+
+
+@pytest.mark.parametrize("kind", ["bars", "thermometers"])
+def test_the_ends_of_bars_are_marked_in_their_colours(kind: str) -> None:
+    for number in range(8):
+        drawn = diagrams.draw(Random(number), kind).canvas
+        for mark in drawn.things:
+            below = drawn.image.getpixel((round(mark.x), round(mark.y) + 3))
+            nearest = min(COLORS, key=lambda name: math.dist(COLORS[name], below))
+            assert nearest == mark.color
+            above = drawn.image.getpixel((round(mark.x), round(mark.y) - 3))
+            assert math.dist(above, below) > 60, "it ends there"
+
+
+def test_particles_are_counted_square_by_square() -> None:
+    for number in range(8):
+        diagram = diagrams.draw(Random(number), "matter")
+        counts = [int(glyph.char) for glyph in diagram.canvas.glyphs]
+        assert sum(counts) == {"solid": 32, "liquid": 24, "gas": 10}[diagram.reading]
+        assert len({(g.x // 28, g.y // 28) for g in diagram.canvas.glyphs}) == len(counts)
+
+
+def test_a_tower_begins_where_least_squares_put_it() -> None:
+    """A map that is linear is found at once; what is left is for the steps."""
+    torch.manual_seed(0)
+    tower = SimpleNamespace(merger=SimpleNamespace(mlp=nn.ModuleList([nn.Linear(6, 4)])))
+    wanted = nn.Linear(6, 4)
+
+    class Sight(nn.Module):
+        def forward(self, labels: torch.Tensor) -> SimpleNamespace:
+            return SimpleNamespace(pooler_output=wanted(labels))
+
+    class Tower(nn.Module):
+        merger = tower.merger
+
+        def forward(self, pixels: torch.Tensor, grid_thw: object) -> None:
+            self.merger.mlp[-1](pixels)
+
+    seen = [torch.randn(40, 6) for _ in range(2)]
+    translator = Translator(Tower(), Sight())  # type: ignore[arg-type]
+    translator.begin({"pixel_values": x, "image_grid_thw": x, "labels": x} for x in seen)
+    torch.testing.assert_close(tower.merger.mlp[-1].weight, wanted.weight)
+    torch.testing.assert_close(tower.merger.mlp[-1].bias, wanted.bias)

@@ -6,9 +6,10 @@ from dataclasses import replace
 
 import pytest
 
-from vlmbench import baseline
-from vlmbench.bench import Bench, Options, catalogued
+from vlmbench import baseline, verdict
+from vlmbench.bench import Bench
 from vlmbench.models.qwen2 import QWEN2
+from vlmbench.options import Options, catalogued
 from vlmbench.report.table import render
 from vlmbench.run import Run, Scored
 from vlmbench.spec import Cell, Model
@@ -18,9 +19,10 @@ LONG = replace(QWEN2, name="video_llava_next")
 
 def run_of(cell: Cell, score: float) -> Run:
     first, second = (gate.metric for gate in cell.dataset.gates)
-    samples = {"a": Scored("h", "q", ("r",), "a", {first: 0.875, second: score})}
+    scored = Scored("h", "q", ("r",), "a", {first: 0.875, second: score})
+    samples = {f"s{i}": scored for i in range(20)}
     made = Run(cell.id, "embedded", {}, {}, {}, samples)
-    return replace(made, footprint_bytes=8_835_940_000, seconds=0.01)
+    return replace(made, footprint_bytes=8_835_940_000, seconds=0.2)
 
 
 def session(*models: Model) -> Bench:
@@ -31,7 +33,7 @@ def session(*models: Model) -> Bench:
         made.runs[cell.id] = now
         if cell.dataset.name != "scienceqa":
             gates = cell.dataset.gates
-            made.verdicts[cell.id] = baseline.compare(now, run_of(cell, 0.5), gates)
+            made.verdicts[cell.id] = verdict.compare(now, baseline.of_run(run_of(cell, 0.5)), gates)
             made.latencies[cell.id] = 1.234
     return made
 

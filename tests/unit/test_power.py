@@ -1,0 +1,93 @@
+"""What the gate sees and what it lets pass, by simulation: power and false alarms.
+
+Five hundred samples a cell, as the embedded test splits have; noise as between runs of this
+project at 32 and 16 bit, of which up to 1 % of the answers flip, either way.
+"""
+
+from __future__ import annotations
+
+import functools
+
+import numpy as np
+import pytest
+
+from vlmbench import stats
+from vlmbench.spec import Gate
+from vlmbench.verdict import Comparison
+
+SAMPLES, MATRIX, GATES = 500, 300, 2
+ANLS, BERTSCORE = Gate("anls", 0.02), Gate("bertscore", 0.01)
+SINGLE, WHOLE = stats.SIGNIFICANCE / GATES, stats.SIGNIFICANCE / (GATES * MATRIX)
+
+
+def judged(losses: np.ndarray, gate: Gate, level: float, expected: float = 0.9) -> str:
+    drop = float(losses.mean())
+    return Comparison(gate, expected, expected - drop, tuple(losses), len(losses), level).status
+
+
+def flips(rng: np.random.Generator, lost: int) -> np.ndarray:
+    """`lost` answers lost one way, and 1 % of the others either way."""
+    losses = np.zeros(SAMPLES)
+    losses[:lost] = 1.0
+    noise = rng.random(SAMPLES) < 0.01
+    return np.where(noise & (losses == 0), rng.choice((-1.0, 1.0), SAMPLES), losses)
+
+
+@pytest.mark.parametrize(("lost", "level"), [(20, SINGLE), (25, WHOLE)])
+def test_lost_answers_are_called_a_regression(lost: int, level: float) -> None:
+    rng = np.random.default_rng(1)
+    called = [judged(flips(rng, lost), ANLS, level) == "regression" for _ in range(400)]
+    assert np.mean(called) >= 0.95
+
+
+@pytest.mark.parametrize(("drop", "level"), [(0.02, SINGLE), (0.025, WHOLE)])
+def test_a_lower_bertscore_is_called_a_regression(drop: float, level: float) -> None:
+    rng = np.random.default_rng(2)
+    called = [
+        judged(rng.normal(drop, 0.09, SAMPLES), BERTSCORE, level) == "regression"
+        for _ in range(200)
+    ]
+    assert np.mean(called) >= 0.95
+
+
+def test_clean_matrices_are_green() -> None:
+    """Of 1,000 clean matrices at most ten show any regression; inconclusive cells are counted."""
+    rng = np.random.default_rng(3)
+    red = open_ = 0
+    for _ in range(1000):
+        changed = rng.binomial(SAMPLES, 0.01, MATRIX)
+        net = 2 * rng.binomial(changed, 0.5) - changed
+        states = [
+            judged(
+                np.repeat([1.0, -1.0, 0.0], [(c + d) // 2, (c - d) // 2, SAMPLES - c]), ANLS, WHOLE
+            )
+            for c, d in zip(changed, net, strict=True)
+            if d > 0.02 * SAMPLES
+        ]
+        # A flipped answer moves BERTScore as well, by less than all of it.
+        moved = rng.normal(0, 0.3 * np.sqrt(np.maximum(changed, 1)))
+        states += ["open" for d in moved if d > 0.01 * SAMPLES]
+        red += "regression" in states
+        open_ += len(states) - states.count("regression")
+    assert red <= 10
+    assert open_ <= 10
+
+
+def test_without_margins_chance_is_held_to_one_percent() -> None:
+    """The margins set aside, Holm alone keeps a matrix green in 99 of 100 cases."""
+    chance = functools.cache(lambda c, d: stats.p_of_drop([1.0] * c + [-1.0] * d))
+    rng = np.random.default_rng(4)
+    red = 0
+    for _ in range(300):
+        changed = rng.binomial(SAMPLES, 0.05, MATRIX)
+        lost = rng.binomial(changed, 0.5)
+        values = [chance(int(c), int(n - c)) for n, c in zip(changed, lost, strict=True)]
+        red += any(stats.holm(values))
+    assert red <= 7, "three expected at most; more than seven come in 1 of 100 series"
+
+
+def test_eleven_flips_settle_a_cell_and_sixteen_a_matrix() -> None:
+    one_way = lambda lost: np.repeat([1.0, 0.0], [lost, SAMPLES - lost])  # noqa: E731
+    assert judged(one_way(11), ANLS, SINGLE) == "regression"
+    assert judged(one_way(16), ANLS, WHOLE) == "regression"
+    assert judged(one_way(15), ANLS, WHOLE) == "inconclusive"

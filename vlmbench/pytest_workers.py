@@ -1,0 +1,63 @@
+"""Under pytest-xdist: one worker loads a variant, and the verdicts come together at the end."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from xdist.scheduler import LoadScopeScheduling
+
+from vlmbench.bench import Bench
+from vlmbench.run import Run
+
+_KEY = "vlmbench"
+
+
+class ByVariant(LoadScopeScheduling):  # type: ignore[misc]
+    """Gives all tests of a variant to one worker, and every other test to whoever is free."""
+
+    def __init__(self, config: pytest.Config, log: Any, bench: Bench) -> None:
+        super().__init__(config, log)
+        # The longest first: `qwen2_4bit` begins another name as well.
+        self._variants = sorted({cell.variant for cell in bench.cells()}, key=len, reverse=True)
+
+    def _split_scope(self, nodeid: str) -> str:
+        _, _, label = nodeid.partition("[")
+        for variant in self._variants:
+            if label == f"{variant}]" or label.startswith(f"{variant}-"):
+                return variant
+        return nodeid
+
+
+def is_worker(config: pytest.Config) -> bool:
+    """Whether this process is a worker of pytest-xdist."""
+    return hasattr(config, "workerinput")
+
+
+def send(config: Any, bench: Bench) -> None:
+    """In a worker that is done: hand what was judged to the session."""
+    config.workeroutput[_KEY] = json.dumps(
+        {
+            "planned": bench.planned,
+            "errored": bench.errored,
+            "runs": [run.to_json() for run in bench.runs.values()],
+            "judged": list(bench.verdicts),
+        }
+    )
+
+
+def receive(node: Any, bench: Bench) -> None:
+    """In the session: take over what a worker judged; a worker that crashed sent nothing."""
+    sent = getattr(node, "workeroutput", {}).get(_KEY)
+    if sent is None:
+        return
+    data = json.loads(sent)
+    bench.planned = max(bench.planned, data["planned"])
+    bench.errored += data["errored"]
+    cells = {cell.id: cell for cell in bench.cells()}
+    for text in data["runs"]:
+        run = Run.from_json(text)
+        bench.runs[run.cell] = run
+        if run.cell in data["judged"]:
+            bench.judge(cells[run.cell], run, written=True)

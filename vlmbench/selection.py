@@ -1,0 +1,91 @@
+"""Which models and data sets a session has: those of the catalogue, or a user's own by address."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TypeVar
+
+from vlmbench import catalogue
+from vlmbench.errors import CheckpointError, UnknownNameError, UsageError
+from vlmbench.options import Entries, Options
+from vlmbench.spec import Dataset, Model, Source
+
+T = TypeVar("T")
+
+
+def models(options: Options, entries: Entries) -> list[Model]:
+    """The models asked for; `NAME=WHERE` is one from another address, or a new name for one.
+
+    Raises:
+        UnknownNameError: there is no such model.
+        UsageError: there is no adapter for the architecture at `WHERE`.
+    """
+
+    def adopt(name: str, where: str) -> Model:
+        model = entries.models.get(name) or _adapter(name, where, entries)
+        return dataclasses.replace(model, name=name, sources={options.tier: Source(where)})
+
+    return _chosen("model", options.models, entries.models, adopt)
+
+
+def datasets(options: Options, entries: Entries) -> list[Dataset]:
+    """The data sets asked for; `NAME=WHERE` is one with other rows, and no demos of its own."""
+
+    def redirect(name: str, where: str) -> Dataset:
+        dataset = catalogue.find("data set", name, entries.datasets)
+        return dataclasses.replace(dataset, sources={options.tier: Source(where)}, demos=())
+
+    return _chosen("data set", options.data, entries.datasets, redirect)
+
+
+def _adapter(name: str, where: str, entries: Entries) -> Model:
+    architecture = _architecture(where)
+    known = {model.architecture: model for model in entries.models.values()}
+    if architecture not in known:
+        raise UsageError(
+            f"--model {name}={where}: no adapter for architecture {architecture!r}; there "
+            f"are adapters for {', '.join(sorted(known))}. Add one (README, add a model)."
+        )
+    return known[architecture]
+
+
+def _chosen(
+    kind: str, wanted: tuple[str, ...], entries: Mapping[str, T], adopt: Callable[[str, str], T]
+) -> list[T]:
+    if not wanted:
+        return list(entries.values())
+    chosen = []
+    for entry in wanted:
+        name, equals, where = entry.partition("=")
+        if equals and not (name and where):
+            raise UsageError(f"{entry!r}: expected NAME or NAME=FOLDER_OR_ID for a {kind}")
+        if not equals and name not in entries:
+            raise UnknownNameError(kind, name, entries)
+        chosen.append(adopt(name, where) if equals else entries[name])
+    return chosen
+
+
+def _architecture(where: str) -> str:
+    """The class that a checkpoint's config.json names."""
+    path = Path(where).expanduser() / "config.json"
+    if not path.parent.is_dir() and not path.parent.is_absolute():
+        from huggingface_hub import hf_hub_download
+        from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+
+        try:
+            path = Path(hf_hub_download(where, "config.json"))
+        except (OSError, ValueError, HfHubHTTPError, LocalEntryNotFoundError) as error:
+            raise CheckpointError(
+                f"no checkpoint {where!r}: it is no folder here, and the hub cannot be asked "
+                f"({type(error).__name__}). Name a folder that save_pretrained wrote."
+            ) from None
+    try:
+        return str(json.loads(path.read_text())["architectures"][0])
+    except (OSError, ValueError, KeyError, IndexError, TypeError) as error:
+        raise CheckpointError(
+            f"{path} cannot be read ({type(error).__name__}: {error}). Expected the config.json of "
+            "a checkpoint as save_pretrained writes it."
+        ) from None
