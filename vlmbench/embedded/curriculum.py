@@ -65,7 +65,7 @@ SEEING = Stage(
 # The word was right long before its letter: the letter takes half of what is left.
 LETTERING = Stage(
     "lettering",
-    Plan(500, muon_rate=1.6e-3, adamw_rate=8e-4, save_every=50),
+    Plan(760, muon_rate=1.6e-3, adamw_rate=8e-4, save_every=50),
     {"scene": 0.2, "strip": 0.03, "page": 0.17, "choice": 0.05, "diagram": 0.55},
 )
 
