@@ -38,8 +38,8 @@ def test_every_answer_at_32_bit_is_the_same_alone_and_in_a_batch(embedded, datas
 
 
 UNMET = {
-    "8bit": "near ties of digits and letters flip in 9 of 400 answers",
-    "lm8bit": "near ties of digits and letters flip in 5 of 400 answers",
+    "8bit": "10 of 400 answers flip, most of them letters it guesses",
+    "lm8bit": "7 of 400 answers flip, most of them letters it guesses",
 }
 
 
