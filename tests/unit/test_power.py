@@ -1,23 +1,46 @@
 """What the gate sees and what it lets pass, by simulation: power and false alarms.
 
-Five hundred samples a cell, as the embedded test splits have; noise as between runs of this
-project at 32 and 16 bit, of which up to 1 % of the answers flip, either way.
+Five hundred samples a cell, as the embedded test splits have. Noise is drawn from the differences
+between runs of this project, 32 against 16 bit and against 8 bit, sample by sample.
 """
 
 from __future__ import annotations
 
 import functools
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from vlmbench import stats
+from vlmbench.baseline import load
 from vlmbench.spec import Gate
 from vlmbench.verdict import Comparison
 
+ROOT = Path(__file__).parents[2]
 SAMPLES, MATRIX, GATES = 500, 300, 2
 ANLS, BERTSCORE = Gate("anls", 0.02), Gate("bertscore", 0.01)
 SINGLE, WHOLE = stats.SIGNIFICANCE / GATES, stats.SIGNIFICANCE / (GATES * MATRIX)
+
+
+@functools.cache
+def noise(metric: str) -> np.ndarray:
+    """What the samples of clean runs gain or lose."""
+    pool = []
+    for path in sorted((ROOT / "baselines" / "embedded").glob("*/qwen2_32bit.json")):
+        exact = load(path, path.stem, "embedded").samples
+        for other in ("16bit", "8bit"):
+            rounded = load(path.with_stem(f"qwen2_{other}"), path.stem, "embedded").samples
+            guessed = path.parent.name == "scienceqa" and metric == "bertscore"
+            if metric in next(iter(exact.values())).scores and not guessed:
+                pool += [rounded[n].scores[metric] - one.scores[metric] for n, one in exact.items()]
+    return np.array(pool)
+
+
+def clean(rng: np.random.Generator, metric: str, cells: int = 1) -> np.ndarray:
+    """[cells, SAMPLES] losses of runs of which none is worse."""
+    drawn = rng.choice(noise(metric), (cells, SAMPLES))
+    return drawn * rng.choice((-1.0, 1.0), (cells, SAMPLES))
 
 
 def judged(losses: np.ndarray, gate: Gate, level: float, expected: float = 0.9) -> str:
@@ -25,18 +48,26 @@ def judged(losses: np.ndarray, gate: Gate, level: float, expected: float = 0.9) 
     return Comparison(gate, expected, expected - drop, tuple(losses), len(losses), level).status
 
 
-def flips(rng: np.random.Generator, lost: int) -> np.ndarray:
-    """`lost` answers lost one way, and 1 % of the others either way."""
-    losses = np.zeros(SAMPLES)
-    losses[:lost] = 1.0
-    noise = rng.random(SAMPLES) < 0.01
-    return np.where(noise & (losses == 0), rng.choice((-1.0, 1.0), SAMPLES), losses)
+@pytest.mark.parametrize(("metric", "spread"), [("bertscore", 0.09), ("vqa_accuracy", 0.2)])
+def test_clean_runs_differ_a_little(metric: str, spread: float) -> None:
+    assert len(noise(metric)) >= 1000
+    assert 0 < noise(metric).std() <= spread
 
 
+GUESSED = pytest.mark.xfail(strict=True, reason="letters are still guessed: 22 % of them flip")
+
+
+@pytest.mark.parametrize(
+    "metric", ["anls", "vqa_accuracy", pytest.param("letter_accuracy", marks=GUESSED)]
+)
 @pytest.mark.parametrize(("lost", "level"), [(20, SINGLE), (25, WHOLE)])
-def test_lost_answers_are_called_a_regression(lost: int, level: float) -> None:
+def test_lost_answers_are_called_a_regression(metric: str, lost: int, level: float) -> None:
     rng = np.random.default_rng(1)
-    called = [judged(flips(rng, lost), ANLS, level) == "regression" for _ in range(400)]
+    called = []
+    for _ in range(200):
+        (losses,) = clean(rng, metric)
+        losses[:lost] = 1.0
+        called.append(judged(losses, ANLS, level) == "regression")
     assert np.mean(called) >= 0.95
 
 
@@ -45,9 +76,22 @@ def test_a_lower_bertscore_is_called_a_regression(drop: float, level: float) -> 
     rng = np.random.default_rng(2)
     called = [
         judged(rng.normal(drop, 0.09, SAMPLES), BERTSCORE, level) == "regression"
-        for _ in range(200)
+        for _ in range(100)
     ]
     assert np.mean(called) >= 0.95
+
+
+@pytest.mark.parametrize("metric", ["bertscore", "anls", "vqa_accuracy"])
+def test_matrices_of_runs_like_ours_are_green(metric: str) -> None:
+    rng = np.random.default_rng(5)
+    gate = BERTSCORE if metric == "bertscore" else ANLS
+    beyond = [
+        losses
+        for _ in range(100)
+        for losses in clean(rng, metric, MATRIX)
+        if losses.mean() > gate.margin
+    ]
+    assert [judged(losses, gate, WHOLE) for losses in beyond].count("regression") <= 1
 
 
 def test_clean_matrices_are_green() -> None:
