@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import gc
+import math
 import sys
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -40,6 +41,8 @@ class Bench:
     loads: Counter[str] = field(default_factory=Counter)
     """How often each variant was loaded."""
     verdicts: dict[str, Verdict] = field(default_factory=dict)
+    late: list[str] = field(default_factory=list)
+    """Cells that only all comparisons together showed to be regressions."""
     errored: int = 0
     """Tests that failed for want of something to judge."""
     planned: int = 0
@@ -66,6 +69,10 @@ class Bench:
             raise UsageError(f"--limit must be at least 1, got {self.options.limit}")
         if self.options.limit is not None and self.options.write:
             raise UsageError("a baseline is written from all samples: leave --limit out")
+        if self.options.error_budget < 0:
+            raise UsageError(f"--error-budget must not be negative: {self.options.error_budget}")
+        if self.options.move_anchor and self.options.write != "update":
+            raise UsageError("--baseline-move-anchor goes with --baseline-update")
         if self.options.batch_size < 1:
             raise UsageError(f"--batch-size must be at least 1, got {self.options.batch_size}")
         if self.options.baseline_of and self.options.write:
@@ -196,10 +203,12 @@ class Bench:
         before = None
         if path.exists():
             try:
-                before = baselines.load(path, cell.id, self.options.tier)
+                before = baselines.load(path, cell.id, self.options.tier, edited=True)
             except BaselineError:
                 before = None  # What cannot be read is rewritten.
         gated = cell.dataset.gates
+        if not all(map(math.isfinite, run.scores.values())):
+            raise BaselineError(f"{cell.id}: a score is no number, so this run is no baseline")
         # Of another protocol, the best there was is no best any more.
         if before and before.protocol != run.protocol:
             before = None
@@ -218,6 +227,8 @@ class Bench:
         try:
             return baselines.load(path, cell.id, self.options.tier)
         except BaselineError:
+            if getattr(cell.compression, "recovery", 0.0):
+                raise  # what it promises is a share of that baseline
             return None
 
     def accepts(self, verdict: Verdict) -> bool:
@@ -227,13 +238,16 @@ class Bench:
 
     def complaints(self, verdict: Verdict) -> list[str]:
         """Waivers of a cell that are out of date: they fail it as a regression would."""
-        fallen = {c.gate.metric for c in verdict.comparisons if c.status == "regression"}
+        # What more comparisons or fewer samples leave inconclusive is still what was waived.
+        sound = {c.gate.metric for c in verdict.comparisons if c.status in ("pass", "improved")} - (
+            {c.gate.metric for c in verdict.comparisons} if self.options.limit else set()
+        )
         return [
             f"  waiver of {waiver} "
             + ("has expired: mend the cell, or renew it" if waiver.expired else "is not needed")
             + f" ({self._waivers_path})"
             for waiver in self._waivers_of(verdict.run.cell)
-            if waiver.expired or waiver.metric not in fallen
+            if waiver.expired or waiver.metric in sound
         ]
 
     def _waivers_of(self, cell: str) -> list[gates.Waiver]:
@@ -252,8 +266,10 @@ class Bench:
         for (cell, comparison), significant in zip(judged, stats.holm(values), strict=False):
             if significant and comparison.status == "inconclusive":
                 self.verdicts[cell] = settled(self.verdicts[cell], comparison)
-                late.append(cell)
-        return list(dict.fromkeys(late))
+                if comparison.gate.metric not in self.verdicts[cell].waived:
+                    late.append(cell)
+        self.late = list(dict.fromkeys(late))
+        return self.late
 
     def _check_axes(self) -> None:
         axes: dict[str, Sequence[Model | Compression | Dataset]] = {

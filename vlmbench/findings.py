@@ -14,6 +14,8 @@ from vlmbench.spec import Gate
 
 _JUMP = 0.02
 """The rise of a share of unhealthy answers that is forgiven."""
+_CONSTANT = 0.9
+"""Above this share of one and the same answer the picture no longer matters."""
 
 
 @dataclass(frozen=True)
@@ -69,6 +71,8 @@ def health(run: Run, baseline: Baseline, level: float) -> Iterator[Finding]:
     for name, then in baseline.health.items():
         now = run.health.get(name, 0.0)
         answers = (now - then) * len(run.samples)
+        if name == "commonest" and now < _CONSTANT:
+            continue  # which of a few letters a model prefers is no fault
         if now - then > _JUMP + 1e-9 and answers >= stats.smallest_flips(level) - 1e-6:
             yield Finding(f"{name} answers", f"{then:.1%}", f"{now:.1%}")
 

@@ -95,14 +95,18 @@ def read_waivers(path: Path, gates: Mapping[str, Iterable[Gate]]) -> list[Waiver
     `gates`: the gated metrics of every cell there is, by the cell's id.
 
     Raises:
-        UsageError: an entry lacks something, or names what does not exist.
+        UsageError: an entry lacks something, or its metric gates nothing in that cell.
     """
     if not path.exists():
         return []
     try:
-        entries = tomllib.loads(path.read_text(encoding="utf-8")).get("waiver", [])
+        data = tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise UsageError(f"{path} cannot be read ({error}). Expected [[waiver]] tables.") from None
+    entries = data.get("waiver", [])
+    tables = isinstance(entries, list) and all(isinstance(entry, dict) for entry in entries)
+    if set(data) - {"waiver"} or not tables:
+        raise UsageError(f"{path}: expected [[waiver]] tables alone, found {', '.join(data)}")
     return [_waiver(path, entry, gates) for entry in entries]
 
 

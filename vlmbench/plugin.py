@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from vlmbench.spec import Cell, Compression, Dataset, Model, Sample
     from vlmbench.variant import Variant
 
-ERRORED = 6
+ERRORED = 8
 """Exit code where tests failed, but none because of a regression: nothing could be judged."""
 _BENCH = pytest.StashKey[Bench]()
 _HEARD = pytest.StashKey[set[str]]()
@@ -130,9 +130,12 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
     bench = session.config.stash[_BENCH]
     if pytest_workers.is_worker(session.config):
         pytest_workers.send(session.config, bench)
-    elif bench.settle() and session.exitstatus == pytest.ExitCode.OK:
+        return
+    late = bench.settle()
+    if late and session.exitstatus == pytest.ExitCode.OK:
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
-    elif session.testsfailed and session.testsfailed == bench.errored:
+    failed = session.exitstatus == pytest.ExitCode.TESTS_FAILED
+    if failed and not late and session.testsfailed == bench.errored:
         session.exitstatus = ERRORED
 
 
@@ -169,11 +172,12 @@ def pytest_runtest_makereport(
     bench = item.config.stash[_BENCH]
     if isinstance(error, VlmbenchError):
         report.longrepr = f"{type(error).__name__}: {error}"
-        bench.errored += 1
+        bench.errored += report.failed
     expected = (getattr(item, "funcargs", None) or {}).get("baseline")
     if isinstance(error, AssertionError) and isinstance(expected, pytest_cells.Expected):
         _, samples = expected.explain() if expected.verdict else ([], [])
-        bench.errored += expected.verdict is not None and expected.verdict.status == "error"
+        unjudged = expected.verdict is not None and expected.verdict.status == "error"
+        bench.errored += report.failed and unjudged
         if samples:
             report.sections.append((f"worst samples of {expected.cell.id}", "\n".join(samples)))
     return report
@@ -195,7 +199,8 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
         width = terminalreporter._tw.fullwidth
         terminalreporter.section(f"vlmbench ({bench.options.tier})")
         terminalreporter.write(render(bench, width))
-        for line in notes(bench):
+        late = [line for cell in bench.late for line in bench.verdicts[cell].explain()]
+        for line in [*notes(bench), *late]:
             terminalreporter.write_line(line)
 
 

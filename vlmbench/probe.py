@@ -40,7 +40,10 @@ def measure_probe(
         samples_per_s=run.samples_per_s,
         environment=dict(run.environment),
     )
-    turns = {s.id: turn(dataset, s) for s in bench.samples(dataset).items[:PROBE]}
+    first = bench.samples(dataset).items[:PROBE]
+    turns = {s.id: turn(dataset, s) for s in first if s.id not in run.errors}
+    if not turns:
+        return
 
     def end_to_end() -> None:
         answer(variant, turns, max_new_tokens=dataset.max_new_tokens, batch_size=PROBE)

@@ -70,7 +70,7 @@ def declare(parser: pytest.Parser) -> None:
         action="append",
         default=[],
         metavar="[DATASET.]METRIC=VALUE",
-        help="forgive a drop of VALUE (repeatable)",
+        help="forgive a drop of VALUE; of CIDEr, that share of the baseline (repeatable)",
     )
     add(
         "--floor",

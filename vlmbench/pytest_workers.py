@@ -49,7 +49,8 @@ def send(config: Any, bench: Bench) -> None:
 
 def receive(node: Any, bench: Bench) -> None:
     """In the session: take over what a worker judged; a worker that crashed sent nothing."""
-    sent = getattr(node, "workeroutput", {}).get(_KEY)
+    # Popped: an interrupted worker is reported twice.
+    sent = getattr(node, "workeroutput", {}).pop(_KEY, None)
     if sent is None:
         return
     data = json.loads(sent)

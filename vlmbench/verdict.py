@@ -46,6 +46,8 @@ class Comparison:
     @cached_property
     def p(self) -> float:
         """The chance of such a drop where nothing got worse; 1.0 within the margin."""
+        if not math.isfinite(self.drop):
+            return 0.0
         if self.drop <= self.margin + 1e-6:
             return 1.0
         return stats.p_of_drop(self.losses)
@@ -146,6 +148,8 @@ class Verdict:
     @property
     def remedy(self) -> str:
         """The command that accepts the run."""
+        if self.run.errors:
+            return "No baseline is written while samples have no answer: mend them first."
         return "Accept it:  " + again(self.run.cell, self.run.tier, "--baseline-update")
 
     def _flips(self, metric: str) -> Iterator[str]:

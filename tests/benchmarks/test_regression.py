@@ -6,6 +6,6 @@ from vlmbench.verdict import plain
 
 def test_regression(run, baseline, variant, dataset, bench, benchmark):
     """Also records how fast a fixed probe batch is answered, in pytest-benchmark's history."""
-    measure_probe(benchmark, run, variant, dataset, bench)
     benchmark.extra_info["verdict"] = plain(baseline.judge(run))
+    measure_probe(benchmark, run, variant, dataset, bench)
     assert run >= baseline

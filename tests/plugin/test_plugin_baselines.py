@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 
 from vlmbench.baseline import load, save
+from vlmbench.plugin import ERRORED
 
 NO_WORSE = "def test_no_worse(run, baseline):\n    assert run >= baseline\n"
 WHERE = "baselines/embedded/docvqa/mine_32bit.json"
@@ -21,7 +22,7 @@ def test_missing_written_kept_rewritten(judged):
     path = judged.path / WHERE
     result = judged.pytest()
     result.assert_outcomes(failed=1)
-    assert result.ret == pytest.ExitCode.TESTS_FAILED
+    assert result.ret == ERRORED, "there was nothing to judge by"
     result.stdout.fnmatch_lines(
         [
             f"BaselineError: mine_32bit-docvqa has no baseline: *{WHERE} does not exist. "
@@ -175,5 +176,41 @@ def test_a_waiver_lets_a_known_regression_pass_until_its_day(judged, stored):
     result = judged.pytest()
     result.assert_outcomes(failed=1)
     result.stdout.fnmatch_lines(["*waiver of mine_32bit-docvqa anls: known*is not needed*"])
-    file.write_text(both[0].replace("owner", "own"))
-    assert judged.pytest().ret == pytest.ExitCode.USAGE_ERROR
+    for wrong in (
+        both[0].replace("owner", "own"),
+        both[0].replace("[[waiver]]", "[waiver]"),
+        both[0].replace("[[waiver]]", "[[waivers]]"),
+        "waiver = 1",
+    ):
+        file.write_text(wrong)
+        result = judged.pytest()
+        assert result.ret == pytest.ExitCode.USAGE_ERROR
+        result.stderr.no_fnmatch_line("*Traceback*")
+
+
+def test_a_waiver_stays_needed_where_the_drop_is_inconclusive(judged, stored):
+    path = judged.baseline(stored)
+    judged.better(path)
+    both = [WAIVER.format(metric=m, expires="2999-01-01") for m in ("anls", "bertscore")]
+    (path.parents[1] / "waivers.toml").write_text("".join(both))
+    judged.pytest("--limit=6").assert_outcomes(passed=1)
+
+
+def test_a_project_may_have_a_fixture_of_that_name(judged):
+    judged.pytester.makepyfile(
+        test_mine="""
+import pytest
+
+@pytest.fixture
+def baseline():
+    return 1
+
+@pytest.mark.parametrize("x", [1])
+def test_own(baseline, x):
+    pass
+
+def test_plain(baseline):
+    pass
+"""
+    )
+    judged.pytest().assert_outcomes(passed=2)

@@ -113,6 +113,9 @@ def test_the_best_there_was_is_carried_on() -> None:
         "anls": 0.95
     }
     check_anchor(replace(FIRST, samples={"a": scored(0.86)}), worse, (ANLS,))
+    first = replace(best, anchor={})
+    with pytest.raises(BaselineError, match="more than 2 margins"):
+        check_anchor(replace(FIRST, samples={"a": scored(0.85)}), first, (ANLS,))
     with pytest.raises(BaselineError, match=r"more than 2 margins below 0\.9000"):
         check_anchor(replace(FIRST, samples={"a": scored(0.85)}), worse, (ANLS,))
 

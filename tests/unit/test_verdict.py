@@ -224,6 +224,25 @@ def test_a_promised_recovery_is_gated() -> None:
     assert "recovery anls" in verdict.explain()[2]
 
 
+def test_a_score_that_is_no_number_is_a_regression_to_the_end() -> None:
+    verdict = judged(run({"a": math.nan, "b": 1.0}), run({"a": 1.0, "b": 1.0}))
+    assert verdict.status == "regression"
+    assert plain(verdict)["p"] == {"anls": 0.0}
+    assert "regression" in verdict.explain()[1]
+
+
+@pytest.mark.parametrize(
+    ("then", "now", "status"),
+    [(0.44, 0.55, "pass"), (0.5, 0.95, "regression"), (0.95, 0.96, "pass")],
+)
+def test_a_preferred_letter_is_no_fault_and_one_answer_to_all_is(
+    then: float, now: float, status: str
+) -> None:
+    scores = {f"s{i}": 1.0 for i in range(500)}
+    old = run(scores, health={"commonest": then})
+    assert judged(run(scores, health={"commonest": now}), old).status == status
+
+
 def test_the_smallest_drop_a_cell_can_see() -> None:
     """Seven of a hundred answers, one way, are 1 in 128; fewer are told from nothing."""
     seen = smallest_drop(run({f"s{i}": 1.0 for i in range(100)}), ANLS)

@@ -93,8 +93,8 @@ def encode(
 ) -> Inputs:
     """One lesson as one sequence; with `pictures`, labels stand in place of the pixels.
 
-    `labels` are the answers' tokens, IGNORED elsewhere; `weights` make every answer count the
-    same; `segments` number the questions from 1, 0 is what they share.
+    `labels` are the answers' tokens, IGNORED elsewhere; `weights` let an answer count by the root
+    of its length; `segments` number the questions from 1, 0 is what they share.
     """
     tokenizer = processor.tokenizer
     prompts = [render(processor, turn) for turn, _ in lesson]
