@@ -2,7 +2,7 @@
 
 import pytest
 
-from vlmbench.run import Run
+from vlmbench.baseline import load
 
 OWN = """
 import dataclasses
@@ -86,7 +86,7 @@ def test_are_run_as_those_of_the_package(project):
     result.assert_outcomes(passed=2 + 10)
     result.stdout.fnmatch_lines(["test_own.py::test_no_worse[[]ours_silenced-pages[]] PASSED*"])
     path = project.path / "baselines" / "embedded" / "pages" / "ours_silenced.json"
-    assert Run.from_json(path.read_text()).scores == {"brevity": 0.25}
+    assert load(path, "", "embedded").scores == {"brevity": 0.25}
     # A model of the package answers them, too: it names no data set that is not its own.
     selected = [f"--model=mine={project.checkpoint}", "--compression=4bit", "--data=pages"]
     collected = project.bare(*selected, "--collect-only", "-q", "-k", "worse").outlines
