@@ -21,7 +21,7 @@ from vlmbench.errors import (
 )
 from vlmbench.options import Entries, Options
 from vlmbench.spec import Cell, Compression, Dataset, Model, Source
-from vlmbench.verdict import Verdict, compare, settled, smallest_drop
+from vlmbench.verdict import Verdict, compare, settled
 
 if TYPE_CHECKING:
     from vlmbench.run import Run

@@ -102,3 +102,16 @@ def broken_promises(twin: Twin | None, promised: float) -> Iterator[Finding]:
     for metric, share in twin.recovery.items() if twin else ():
         if share < promised - 1e-6:
             yield Finding(f"recovery {metric}", f"at least {promised:.4f}", f"{share:.4f}")
+
+
+def smallest_drop(run: Run, gate: Gate, level: float = stats.SIGNIFICANCE) -> float | None:
+    """The smallest drop, by samples that lose all they have, which is told from chance.
+
+    None where so few samples have anything to lose that no drop can be.
+    """
+    flips = stats.smallest_flips(level)
+    had = sorted((one.scores[gate.metric] for one in run.samples.values()), reverse=True)
+    if sum(1 for score in had if score > 0) < flips:
+        return None
+    needed = math.fsum(had[:flips]) / len(had)
+    return max(needed, gate.allowed(run.mean(gate.metric)))

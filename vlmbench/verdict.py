@@ -241,19 +241,6 @@ def _compared(run: Run, baseline: Baseline, gate: Gate, level: float) -> Compari
     )
 
 
-def smallest_drop(run: Run, gate: Gate, level: float = stats.SIGNIFICANCE) -> float | None:
-    """The smallest drop, by samples that lose all they have, which is told from chance.
-
-    None where so few samples have anything to lose that no drop can be.
-    """
-    flips = stats.smallest_flips(level)
-    had = sorted((one.scores[gate.metric] for one in run.samples.values()), reverse=True)
-    if sum(1 for score in had if score > 0) < flips:
-        return None
-    needed = math.fsum(had[:flips]) / len(had)
-    return max(needed, gate.allowed(run.mean(gate.metric)))
-
-
 def _differences(old: Mapping[str, str], new: Mapping[str, str]) -> Iterator[str]:
     for name in sorted(old.keys() | new.keys()):
         then, now = old.get(name), new.get(name)

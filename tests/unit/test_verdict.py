@@ -10,9 +10,10 @@ import pytest
 
 from vlmbench.baseline import of_run
 from vlmbench.errors import BaselineError
+from vlmbench.findings import smallest_drop
 from vlmbench.run import Run, Scored
 from vlmbench.spec import Gate
-from vlmbench.verdict import Comparison, Verdict, compare, plain, smallest_drop
+from vlmbench.verdict import Comparison, Verdict, compare, plain
 
 ANLS, CIDER = Gate("anls", 0.02), Gate("cider", 0.02, relative=True)
 CELL = "qwen2_4bit-docvqa"
