@@ -19,6 +19,7 @@ from vlmbench.errors import (
     UsageError,
     VlmbenchError,
 )
+from vlmbench.findings import smallest_drop
 from vlmbench.options import Entries, Options
 from vlmbench.spec import Cell, Compression, Dataset, Model, Source
 from vlmbench.verdict import Verdict, compare, settled
