@@ -56,12 +56,11 @@ class Expected:
 
 def plan(items: list[pytest.Item], bench: Bench) -> None:
     """Say how many gated metrics the selected tests will judge."""
-    asked = [item for item in items if "baseline" in getattr(item, "fixturenames", ())]
-    # A project may have a fixture `baseline` of its own.
+    # A project may have a fixture `baseline` of its own, which is about no cell.
     judged = {
-        getattr(item, "callspec").params.get("vlmbench_cell")  # noqa: B009
-        for item in asked
-        if hasattr(item, "callspec")
+        item.callspec.params.get("vlmbench_cell")
+        for item in items
+        if "baseline" in getattr(item, "fixturenames", ()) and hasattr(item, "callspec")
     }
     bench.planned = sum(len(cell.dataset.gates) for cell in bench.cells() if cell.id in judged)
 
