@@ -42,10 +42,14 @@ def answer(
     batch_size: int,
     done: Callable[[int], None] = lambda answers: None,
     failed: Callable[[str, VlmbenchError], None] | None = None,
+    known: Mapping[str, Answer] | None = None,
+    keep: Callable[[Mapping[str, Answer]], None] = lambda answers: None,
 ) -> dict[str, Answer]:
     """Answer every turn, in the order of `turns`; `done` hears how many each batch added.
 
     A turn that cannot be answered is told to `failed` and left out; without it, that raises.
+    `keep` gets each batch's answers as it ends; given back as `known` to a later call with the
+    same turns and batch size, they are not made again: the other batches are those they would be.
 
     The longest go first, so that memory runs out at once or never; then the batch is halved.
     The next batch's pictures are prepared while the current one is answered.
@@ -57,7 +61,12 @@ def answer(
     """
     names = sorted(turns, key=lambda name: -_length(turns[name]))
     batches = [tuple(names[i : i + batch_size]) for i in range(0, len(names), batch_size)]
-    answers: dict[str, Answer] = {}
+    known = known or {}
+    finished = [batch for batch in batches if known.keys() >= set(batch)]
+    answers = {name: known[name] for batch in finished for name in batch}
+    batches = [batch for batch in batches if batch not in finished]
+    if answers:
+        done(len(answers))
     for prepared, inputs, made in _ahead(variant.processor, turns, batches):
         if inputs is not None:
             made |= _generate(variant, turns, prepared, inputs, max_new_tokens)
@@ -68,6 +77,7 @@ def answer(
                 raise result
             else:
                 failed(name, result)
+        keep({name: answers[name] for name in made if name in answers})
         done(len(made))
     return {name: answers[name] for name in turns if name in answers}
 

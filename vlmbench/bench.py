@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import gc
-import math
 import sys
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -13,13 +12,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vlmbench import baseline as baselines
-from vlmbench import catalogue, gates, selection, stats
+from vlmbench import catalogue, gates, selection, stats, update
+from vlmbench.artifacts import Store, default_folder, key_of
 from vlmbench.errors import (
     BaselineError,
     UsageError,
     VlmbenchError,
 )
-from vlmbench.findings import smallest_drop
 from vlmbench.options import Entries, Options
 from vlmbench.spec import Cell, Compression, Dataset, Model, Source
 from vlmbench.verdict import Verdict, compare, settled
@@ -42,6 +41,10 @@ class Bench:
     loads: Counter[str] = field(default_factory=Counter)
     """How often each variant was loaded."""
     verdicts: dict[str, Verdict] = field(default_factory=dict)
+    reused: list[str] = field(default_factory=list)
+    """Cells whose run was made by an earlier session."""
+    written: list[str] = field(default_factory=list)
+    """What baselines were written, and what changed by it, a line each."""
     late: list[str] = field(default_factory=list)
     """Cells that only all comparisons together showed to be regressions."""
     errored: int = 0
@@ -66,19 +69,8 @@ class Bench:
             catalogue.find("compression", name, self.entries.compressions)
             for name in self.options.compressions or self.entries.compressions
         ]
-        if self.options.limit is not None and self.options.limit < 1:
-            raise UsageError(f"--limit must be at least 1, got {self.options.limit}")
-        if self.options.limit is not None and self.options.write:
-            raise UsageError("a baseline is written from all samples: leave --limit out")
-        if self.options.error_budget < 0:
-            raise UsageError(f"--error-budget must not be negative: {self.options.error_budget}")
-        if self.options.move_anchor and self.options.write != "update":
-            raise UsageError("--baseline-move-anchor goes with --baseline-update")
-        if self.options.batch_size < 1:
-            raise UsageError(f"--batch-size must be at least 1, got {self.options.batch_size}")
-        if self.options.baseline_of and self.options.write:
-            raise UsageError("--baseline-of compares only: it never writes another's baseline")
         self._check_axes()
+        self.store = Store(self.options.cache or default_folder())
         self._waivers_path = self.options.baselines / self.options.tier / gates.WAIVERS
         self.waivers = gates.read_waivers(
             self._waivers_path, {cell.id: cell.dataset.gates for cell in self.cells()}
@@ -94,6 +86,10 @@ class Bench:
             for dataset in self.datasets
             if dataset.name in model.datasets or dataset.name not in claimed
         ]
+
+    def cell(self, name: str) -> Cell:
+        """The cell of that id."""
+        return next(cell for cell in self.cells() if cell.id == name)
 
     def variant(self, model: Model, compression: Compression) -> Variant:
         """The loaded variant; the one before it is dropped first."""
@@ -131,7 +127,7 @@ class Bench:
         return self._samples[dataset.name]
 
     def run(self, cell: Cell, progress: Progress = lambda cell, done, total: None) -> Run:
-        """The cell's run, made once, whether it succeeds or not."""
+        """The cell's run, made once, whether it succeeds or not; now or by an earlier session."""
         if cell.id in self._failed:
             raise self._failed[cell.id]
         if cell.id not in self.runs:
@@ -145,9 +141,26 @@ class Bench:
         return self.runs[cell.id]
 
     def _evaluated(self, cell: Cell, progress: Progress) -> Run:
-        from vlmbench.evaluate import evaluate
+        from vlmbench.evaluate import evaluate, identity
 
-        samples = self.samples(cell.dataset)
+        options, samples = self.options, self.samples(cell.dataset)
+        key = key_of(
+            identity(
+                cell,
+                self._source("model", cell.model),
+                samples,
+                self.entries.metrics,
+                tier=options.tier,
+                dtype=options.dtype,
+                device=options.device,
+                batch_size=options.batch_size,
+            )
+        )
+        if options.fresh:
+            self.store.forget(key)
+        if stored := self.store.run(key):
+            self.reused.append(cell.id)
+            return stored
         variant = self.variant(cell.model, cell.compression)
         total, answered = len(samples.items), 0
 
@@ -157,15 +170,18 @@ class Bench:
             progress(cell, answered, total)
 
         progress(cell, 0, total)
-        return evaluate(
+        run = evaluate(
             cell,
             variant,
             samples,
             self.entries.metrics,
-            tier=self.options.tier,
-            batch_size=self.options.batch_size,
+            tier=options.tier,
+            batch_size=options.batch_size,
+            journal=self.store.journal(key),
             done=done,
         )
+        # A sample without an answer may have one the next time.
+        return run if run.errors else self.store.keep(key, run)
 
     def baseline_path(self, cell: Cell) -> Path:
         """Where the cell's baseline is, or belongs."""
@@ -180,7 +196,8 @@ class Bench:
         path, tier = self.baseline_path(cell), self.options.tier
         write = None if written else self.options.write
         if write == "update" or (write == "new" and not path.exists()):
-            self._write(path, cell, run)
+            anchor = self.options.move_anchor
+            self.written.append(update.write(path, run, cell.dataset.gates, move_anchor=anchor))
         verdict = compare(
             run,
             baselines.load(path, f"{path.stem}-{cell.dataset.name}", tier),
@@ -194,30 +211,6 @@ class Bench:
         )
         self.verdicts[cell.id] = verdict
         return verdict
-
-    def _write(self, path: Path, cell: Cell, run: Run) -> None:
-        if run.errors:
-            raise BaselineError(
-                f"{cell.id}: {len(run.errors)} samples have no answer, so this run is no baseline: "
-                + next(iter(run.errors.values()))
-            )
-        before = None
-        if path.exists():
-            try:
-                before = baselines.load(path, cell.id, self.options.tier, edited=True)
-            except BaselineError:
-                before = None  # What cannot be read is rewritten.
-        gated = cell.dataset.gates
-        if not all(map(math.isfinite, run.scores.values())):
-            raise BaselineError(f"{cell.id}: a score is no number, so this run is no baseline")
-        # Of another protocol, the best there was is no best any more.
-        if before and before.protocol != run.protocol:
-            before = None
-        if not self.options.move_anchor:
-            baselines.check_anchor(run, before, gated)
-        visible = {gate.metric: smallest_drop(run, gate) for gate in gated}
-        carried = None if self.options.move_anchor else before
-        baselines.save(path, baselines.of_run(run, gated, visible, carried))
 
     def _twin(self, cell: Cell) -> baselines.Baseline | None:
         """The baseline of the uncompressed model, where there is a readable one."""

@@ -17,27 +17,31 @@ from vlmbench.spec import Model, Source
 if TYPE_CHECKING:
     from torch import nn
 
-_DIGESTED = ("*.safetensors", "*.json", "*.jinja", "*.txt", "*.model")
+_DIGESTED = {
+    "weights": ("*.safetensors",),
+    "configuration": ("*.json", "*.jinja", "*.txt", "*.model"),
+}
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 _NO_CODE = {"trust_remote_code": False}
 _HUB_ID = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?")
 
 
-def checkpoint_digest(source: Source) -> str:
-    """Hash what `source` holds: sha256 of a folder's files, or the commit of a hub checkpoint.
+def checkpoint_digests(source: Source) -> dict[str, str]:
+    """What `source` holds, by part: sha256 of a folder's files, or the commit of a hub checkpoint.
 
     Raises:
         CheckpointError: there is no such checkpoint.
     """
     if not is_folder(source):
-        return _commit(source)
-    folder = _folder(source)
-    files = sorted({path for pattern in _DIGESTED for path in folder.glob(pattern)})
-    digest = hashlib.sha256()
-    for path in files:
-        stat = path.stat()
-        digest.update(f"{path.name} {_sha256(path, stat.st_mtime_ns, stat.st_size)}\n".encode())
-    return digest.hexdigest()
+        return dict.fromkeys(_DIGESTED, _commit(source))
+    folder, digests = _folder(source), {}
+    for part, patterns in _DIGESTED.items():
+        digest = hashlib.sha256()
+        for path in sorted({path for pattern in patterns for path in folder.glob(pattern)}):
+            stat = path.stat()
+            digest.update(f"{path.name} {_sha256(path, stat.st_mtime_ns, stat.st_size)}\n".encode())
+        digests[part] = digest.hexdigest()[:32]
+    return digests
 
 
 @lru_cache(maxsize=256)

@@ -1,11 +1,13 @@
-"""The command line: list what there is, ask a model about a picture."""
+"""The command line: list what there is, ask a model about a picture, show what is kept."""
 
 from __future__ import annotations
 
 import argparse
+import math
 import sys
 from pathlib import Path
 
+from vlmbench.artifacts import Store, age, default_folder
 from vlmbench.bench import Bench
 from vlmbench.errors import PictureError, UsageError, VlmbenchError
 from vlmbench.options import Options, catalogued
@@ -36,6 +38,11 @@ def _parser() -> argparse.ArgumentParser:
     ask.add_argument("--device", default="cpu")
     ask.add_argument("--max-new-tokens", type=int, default=128, metavar="N")
     ask.set_defaults(run=_ask)
+    cache = commands.add_parser("cache", help="what is kept between sessions: show, bound, clear")
+    bound = cache.add_mutually_exclusive_group()
+    bound.add_argument("--limit", type=float, metavar="MB", help="drop what was not used longest")
+    bound.add_argument("--clear", action="store_const", const=0.0, dest="limit", help="drop all")
+    cache.set_defaults(run=_cache)
     return parser
 
 
@@ -84,6 +91,20 @@ def _ask(options: argparse.Namespace) -> int:
     answers = answer(variant, turns, max_new_tokens=options.max_new_tokens, batch_size=1)
     text = next(iter(answers.values())).text
     print("".join(c if c.isprintable() or c == "\n" else f"\\x{ord(c):02x}" for c in text))
+    return 0
+
+
+def _cache(options: argparse.Namespace) -> int:
+    store = Store(default_folder())
+    if options.limit is not None:
+        if not 0 <= options.limit < math.inf:
+            raise UsageError(f"--limit must be a number of megabytes, got {options.limit}")
+        dropped = store.trim(int(options.limit * 1e6))
+        print(f"dropped {len(dropped)} entries, {sum(e.size for e in dropped) / 1e6:.1f} MB")
+    entries = store.entries()
+    print(f"{store.folder}: {len(entries)} entries, {sum(e.size for e in entries) / 1e6:.1f} MB")
+    for entry in reversed(entries):
+        print(f"  {entry.what:32} {entry.size / 1e6:7.2f} MB  {age(entry)}")
     return 0
 
 

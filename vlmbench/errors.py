@@ -8,6 +8,7 @@ VlmbenchError            what, where, expected against obtained, what to do
 |-- PictureError         a picture cannot be read or is beyond the processor's limits
 |-- CensusError          the loaded model is not stored as its recipe promises
 |-- NumericsError        logits that are NaN or infinite
+|-- ArtifactError        what is kept between sessions cannot be deleted
 |-- BaselineError        a baseline is missing, damaged, or of another protocol
 `-- UsageError           options that contradict each other or cannot be met
 """
@@ -54,6 +55,10 @@ class CensusError(VlmbenchError):
 
 class NumericsError(VlmbenchError):
     """The logits of a sample are NaN or infinite."""
+
+
+class ArtifactError(VlmbenchError):
+    """What is kept between sessions cannot be deleted."""
 
 
 class BaselineError(VlmbenchError):

@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 import hashlib
+import inspect
+import os
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
+from functools import cache
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vlmbench import catalogue, health, measure
 from vlmbench.answering import Answer, answer
-from vlmbench.checkpoint import checkpoint_digest
+from vlmbench.checkpoint import checkpoint_digests
 from vlmbench.errors import VlmbenchError
 from vlmbench.prompting import turn
 from vlmbench.run import Run, Scored, content_hash
-from vlmbench.spec import Cell, Dataset, Metric, Sample
+from vlmbench.spec import Cell, Dataset, Metric, Sample, Source
 
 if TYPE_CHECKING:
+    from vlmbench.artifacts import Journal
     from vlmbench.samples import Samples
     from vlmbench.variant import Variant
 
@@ -28,17 +34,28 @@ def evaluate(
     *,
     tier: str,
     batch_size: int,
+    journal: Journal | None = None,
     done: Callable[[int], None] = lambda answers: None,
 ) -> Run:
     """Answer every sample of the cell's data set and score the answers.
 
     `metrics` are the catalogue's; those of the data set are used, as the tier uses them. Samples
     that cannot be answered are errors of the run; where none can, the first error is raised.
+    What stands in `journal` is not answered again; what is answered is added to it.
     """
     chosen = chosen_metrics(cell.dataset, metrics, tier)
     turns = {sample.id: turn(cell.dataset, sample) for sample in samples.items}
     errors: dict[str, VlmbenchError] = {}
+    known, seconds = _known(journal)
     start = time.perf_counter()
+
+    def keep(made: Mapping[str, Answer]) -> None:
+        nonlocal start, seconds
+        took = time.perf_counter() - start
+        start, seconds = start + took, seconds + took
+        if journal:
+            journal.add({"seconds": took, "answers": {n: asdict(a) for n, a in made.items()}})
+
     with measure.peak_memory(variant.device) as peak:
         answers = answer(
             variant,
@@ -47,16 +64,16 @@ def evaluate(
             batch_size=batch_size,
             done=done,
             failed=errors.__setitem__,
+            known=known,
+            keep=keep,
         )
-        measure.synchronise(variant.device)
-    seconds = time.perf_counter() - start
     if errors and not answers:
         raise next(iter(errors.values()))
     return Run(
         cell=cell.id,
         tier=tier,
         protocol=protocol(cell, variant.processor, chosen),
-        subject=subject(cell, variant),
+        subject=subject(cell, variant.source, variant.dtype),
         environment=measure.environment(variant.device),
         samples=_scored([s for s in samples.items if s.id not in errors], answers, chosen),
         errors={name: str(error) for name, error in sorted(errors.items())},
@@ -70,6 +87,62 @@ def evaluate(
     )
 
 
+def _known(journal: Journal | None) -> tuple[dict[str, Answer], float]:
+    """What was answered before, and the seconds it took."""
+    lines = list(journal.lines()) if journal else []
+    known = {name: Answer(**made) for line in lines for name, made in line["answers"].items()}
+    return known, sum(line["seconds"] for line in lines)
+
+
+def identity(
+    cell: Cell,
+    source: Source,
+    samples: Samples,
+    metrics: Mapping[str, Metric],
+    *,
+    tier: str,
+    dtype: str | None,
+    device: str,
+    batch_size: int,
+) -> dict[str, Any]:
+    """All that could change the cell's run, known before anything is loaded.
+
+    The chat template is one of the files that the subject hashes.
+    """
+    chosen = chosen_metrics(cell.dataset, metrics, tier)
+    environment = measure.environment(device)
+    return {
+        "cell": cell.id,
+        "tier": tier,
+        "protocol": _asked(cell.dataset, chosen),
+        "subject": subject(cell, source, dtype),
+        "samples": [[sample.id, sample.cluster, content_hash(sample)] for sample in samples.items],
+        "left_out": samples.left_out,
+        "batch_size": batch_size,
+        "sources": _sources(cell, chosen),
+        "environment": {name: environment[name] for name in measure.DECISIVE},
+    }
+
+
+def _sources(cell: Cell, metrics: Mapping[str, Metric]) -> str:
+    """Hash of this package's code, and of the files in which a user's own entries are."""
+    makers: list[Callable[..., Any]] = [type(cell.compression), cell.dataset.read]
+    makers += [metric.score for metric in metrics.values()]
+    digest = hashlib.sha256(_package())
+    for maker in makers:
+        try:
+            digest.update(Path(inspect.getfile(inspect.unwrap(maker))).read_bytes())
+        except (TypeError, OSError):
+            digest.update(os.urandom(16))  # what cannot be seen may have changed
+    return digest.hexdigest()[:16]
+
+
+@cache
+def _package() -> bytes:
+    files = sorted(Path(__file__).parent.rglob("*.py"))
+    return b"".join(hashlib.sha256(file.read_bytes()).digest() for file in files)
+
+
 def chosen_metrics(dataset: Dataset, metrics: Mapping[str, Metric], tier: str) -> dict[str, Metric]:
     """The metrics of a data set, the gated ones first, as the tier uses them."""
     names = [*(gate.metric for gate in dataset.gates), *dataset.metrics]
@@ -79,23 +152,28 @@ def chosen_metrics(dataset: Dataset, metrics: Mapping[str, Metric], tier: str) -
 
 def protocol(cell: Cell, processor: Any, metrics: Mapping[str, Metric]) -> dict[str, str]:
     """What, beside the samples' content, must be equal for two runs to be compared."""
-    dataset = cell.dataset
+    template = hashlib.sha256(str(processor.chat_template).encode()).hexdigest()[:12]
+    return {**_asked(cell.dataset, metrics), "chat_template": template}
+
+
+def _asked(dataset: Dataset, metrics: Mapping[str, Metric]) -> dict[str, str]:
     return {
         "dataset": dataset.name,
         "prompt_style": dataset.prompt_style,
         "instruction": dataset.instruction,
-        "chat_template": hashlib.sha256(str(processor.chat_template).encode()).hexdigest()[:12],
         "generation": f"greedy, at most {dataset.max_new_tokens} new tokens",
         **{f"metric {name}": metric.version for name, metric in metrics.items()},
     }
 
 
-def subject(cell: Cell, variant: Variant) -> dict[str, str]:
-    """What is judged: weights, processor, recipe, adapter."""
+def subject(cell: Cell, source: Source, dtype: str | None) -> dict[str, str]:
+    """What is judged: weights, processor configuration, recipe, adapter."""
+    adapter = repr((cell.model.architecture, cell.model.anatomy))
     return {
-        "architecture": cell.model.architecture,
-        "checkpoint": checkpoint_digest(variant.source),
+        **checkpoint_digests(source),
         "recipe": repr(cell.compression),
+        "dtype": dtype or "as the recipe says",
+        "adapter": f"{cell.model.architecture} {hashlib.sha256(adapter.encode()).hexdigest()[:12]}",
     }
 
 

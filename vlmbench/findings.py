@@ -43,7 +43,7 @@ def storage(run: Run, baseline: Baseline) -> Iterator[Finding]:
     """Bytes are gated exactly, per device kind; the file's only where it is the same checkpoint."""
     if _device(run.environment) != _device(baseline.environment):
         return
-    same = run.subject.get("checkpoint") == baseline.subject.get("checkpoint")
+    same = run.subject.get("weights") == baseline.subject.get("weights")
     pairs = [("footprint bytes", baseline.footprint_bytes, run.footprint_bytes)]
     if same:
         pairs.append(("file bytes", baseline.file_bytes, run.file_bytes))

@@ -17,7 +17,12 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from vlmbench.variant import Variant
 
-_PACKAGES = ("torch", "torchvision", "transformers", "tokenizers", "bitsandbytes", "accelerate")
+_PACKAGES = (
+    *("torch", "torchvision", "transformers", "tokenizers", "bitsandbytes", "accelerate"),
+    *("numpy", "pillow"),
+)
+DECISIVE = (*_PACKAGES, "device_kind", "device_name", "cuda", "cpu_capability")
+"""What of an environment could change an answer."""
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from vlmbench import catalogue
+from vlmbench.errors import UsageError
 from vlmbench.spec import Compression, Dataset, Metric, Model
 
 
@@ -32,12 +33,30 @@ class Options:
     """How many samples of a cell may be without an answer."""
     strict: bool = False
     """Whether what is inconclusive fails as well."""
+    fresh: bool = False
+    """Whether every answer is generated again, whatever earlier sessions left."""
+    cache: Path | None = None
+    """Where runs are kept between sessions; None: the user's cache folder."""
     move_anchor: bool = False
     """Whether a baseline may be written far below the best there was."""
     margins: tuple[str, ...] = ()
     """METRIC=VALUE or DATASET.METRIC=VALUE: the drop that is forgiven."""
     floors: tuple[str, ...] = ()
     """As `margins`: the mean that must be reached, whatever the baseline is."""
+
+    def __post_init__(self) -> None:
+        if self.limit is not None and self.limit < 1:
+            raise UsageError(f"--limit must be at least 1, got {self.limit}")
+        if self.limit is not None and self.write:
+            raise UsageError("a baseline is written from all samples: leave --limit out")
+        if self.error_budget < 0:
+            raise UsageError(f"--error-budget must not be negative: {self.error_budget}")
+        if self.move_anchor and self.write != "update":
+            raise UsageError("--baseline-move-anchor goes with --baseline-update")
+        if self.batch_size < 1:
+            raise UsageError(f"--batch-size must be at least 1, got {self.batch_size}")
+        if self.baseline_of and self.write:
+            raise UsageError("--baseline-of compares only: it never writes another's baseline")
 
 
 @dataclass(frozen=True)

@@ -254,7 +254,7 @@ def baseline(vlmbench_cell: Cell, bench: Bench) -> pytest_cells.Expected:
 def vlmbench_cell(request: pytest.FixtureRequest, bench: Bench) -> Cell:
     """The cell that the other fixtures are about."""
     # By its name, which pytest-benchmark keeps; of an object it would keep the repr.
-    return next(cell for cell in bench.cells() if cell.id == request.param)
+    return bench.cell(request.param)
 
 
 @pytest.fixture

@@ -11,23 +11,21 @@ from vlmbench.prompting import encode, turn
 if TYPE_CHECKING:
     from vlmbench.bench import Bench
     from vlmbench.run import Run
-    from vlmbench.spec import Dataset
-    from vlmbench.variant import Variant
 
 PROBE = 8
 """Samples of the probe batch: the data set's first."""
 ROUNDS = 5
 
 
-def measure_probe(
-    benchmark: Any, run: Run, variant: Variant, dataset: Dataset, bench: Bench
-) -> None:
+def measure_probe(benchmark: Any, run: Run, bench: Bench) -> None:
     """Time the probe batch end to end, and store beside it what the run and its parts gave.
 
     `extra_info` holds the latency of prefill and of each decoded token at a fixed token count,
-    every score, footprint, file bytes, peak memory and answers a second. Under pytest-xdist
-    pytest-benchmark measures nothing, and neither does this.
+    every score, footprint, file bytes, peak memory and answers a second. Where pytest-benchmark
+    measures nothing (switched off, or under pytest-xdist) the model is not even loaded.
     """
+    cell = bench.cell(run.cell)
+    dataset = cell.dataset
     benchmark.group = dataset.name
     benchmark.extra_info.update(
         cell=run.cell,
@@ -40,18 +38,20 @@ def measure_probe(
         samples_per_s=run.samples_per_s,
         environment=dict(run.environment),
     )
+    if benchmark.disabled:
+        benchmark(lambda: None)  # else pytest-benchmark asks why it was not used
+        return
     first = bench.samples(dataset).items[:PROBE]
     turns = {s.id: turn(dataset, s) for s in first if s.id not in run.errors}
     if not turns:
         return
+    variant = bench.variant(cell.model, cell.compression)
 
     def end_to_end() -> None:
         answer(variant, turns, max_new_tokens=dataset.max_new_tokens, batch_size=PROBE)
         measure.synchronise(variant.device)
 
     benchmark.pedantic(end_to_end, rounds=ROUNDS, warmup_rounds=1)
-    if benchmark.stats is None:
-        return
     parts = measure.latency(variant, encode(variant.processor, list(turns.values())))
     benchmark.extra_info.update(
         probe_samples=len(turns),

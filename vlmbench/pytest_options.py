@@ -86,6 +86,7 @@ def declare(parser: pytest.Parser) -> None:
         metavar="N",
         help="let N samples of a cell be without an answer (default: 0)",
     )
+    add("--fresh", action="store_true", help="answer again what earlier sessions have answered")
     parser.addini("vlmbench_margins", "as --margin, a line each", type="linelist")
     parser.addini("vlmbench_floors", "as --floor, a line each", type="linelist")
 
@@ -109,6 +110,7 @@ def options(config: pytest.Config) -> Options:
         # pytest's own --strict: who asks for it wants what is inconclusive to fail.
         strict=config.getini("strict") is True,
         error_budget=option("error_budget"),
+        fresh=option("fresh"),
         margins=(*config.getini("vlmbench_margins"), *option("margin")),
         floors=(*config.getini("vlmbench_floors"), *option("floor")),
     )

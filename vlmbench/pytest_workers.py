@@ -43,6 +43,9 @@ def send(config: Any, bench: Bench) -> None:
             "errored": bench.errored,
             "runs": [run.to_json() for run in bench.runs.values()],
             "judged": list(bench.verdicts),
+            "reused": bench.reused,
+            "written": bench.written,
+            "troubles": bench.store.troubles,
         }
     )
 
@@ -56,9 +59,11 @@ def receive(node: Any, bench: Bench) -> None:
     data = json.loads(sent)
     bench.planned = max(bench.planned, data["planned"])
     bench.errored += data["errored"]
-    cells = {cell.id: cell for cell in bench.cells()}
+    bench.reused += data["reused"]
+    bench.written += data["written"]
+    bench.store.troubles += data["troubles"]
     for text in data["runs"]:
         run = Run.from_json(text)
         bench.runs[run.cell] = run
         if run.cell in data["judged"]:
-            bench.judge(cells[run.cell], run, written=True)
+            bench.judge(bench.cell(run.cell), run, written=True)

@@ -48,6 +48,8 @@ class Variant:
     file_bytes: int
     """Bytes of the tensors that `save_pretrained` writes."""
     device: str
+    dtype: str | None = None
+    """Of what the recipe leaves unquantized, where the user said so."""
 
     @property
     def name(self) -> str:
@@ -115,7 +117,7 @@ def load(
     _make_greedy(network, processor)
     as_products(network)
     return Variant(
-        model, compression, source, network, processor, taken, file_bytes(network), device
+        model, compression, source, network, processor, taken, file_bytes(network), device, dtype
     )
 
 

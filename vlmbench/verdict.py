@@ -207,7 +207,7 @@ def compare(
         baseline,
         tuple(_compared(run, baseline, gate, level) for gate in gates),
         tuple(found),
-        tuple(f"another {d}" for d in _differences(baseline.subject, run.subject)),
+        tuple(f"changed {d}" for d in _differences(baseline.subject, run.subject)),
         beside,
         tolerated,
         waived,

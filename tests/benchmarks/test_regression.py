@@ -4,8 +4,8 @@ from vlmbench.probe import measure_probe
 from vlmbench.verdict import plain
 
 
-def test_regression(run, baseline, variant, dataset, bench, benchmark):
+def test_regression(run, baseline, bench, benchmark):
     """Also records how fast a fixed probe batch is answered, in pytest-benchmark's history."""
     benchmark.extra_info["verdict"] = plain(baseline.judge(run))
-    measure_probe(benchmark, run, variant, dataset, bench)
+    measure_probe(benchmark, run, bench)
     assert run >= baseline

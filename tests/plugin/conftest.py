@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 import small_inputs
 
-from vlmbench import baseline
+from vlmbench import artifacts, baseline
 from vlmbench.bench import Bench
 from vlmbench.options import Options, catalogued
 
@@ -45,6 +45,7 @@ def stored(checkpoint, data, tmp_path_factory):
             compressions=("32bit",),
             data=(f"docvqa={data['docvqa']}",),
             baselines=tmp_path_factory.mktemp("baselines"),
+            cache=tmp_path_factory.mktemp("cache"),
             write="new",
         ),
         catalogued(),
@@ -137,4 +138,5 @@ def project(keeper, pytester, monkeypatch, checkpoint, data):
     for name in ("CI", "BUILD_NUMBER", "PYTEST_ADDOPTS"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.setenv(artifacts.FOLDER, str(pytester.path / "cache"))
     return Project(pytester, keeper, checkpoint, data)

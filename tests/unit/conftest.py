@@ -33,6 +33,14 @@ TEMPLATE = (
 )
 
 
+@pytest.fixture(autouse=True)
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Nothing is kept beyond a test, or found from an earlier one."""
+    folder = tmp_path / "cache"
+    monkeypatch.setenv("VLMBENCH_CACHE", str(folder))
+    return folder
+
+
 @pytest.fixture(scope="session")
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a random Qwen2-VL checkpoint with its processor."""

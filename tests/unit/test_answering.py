@@ -191,3 +191,18 @@ def test_an_answer_does_not_depend_on_its_batch(tiny: Path) -> None:
     alone, *batched = (answer(variant, turns, max_new_tokens=8, batch_size=n) for n in (1, 3, 6))
     assert batched == [alone, alone]
     assert len({made.text for made in alone.values()}) > 3, "or equality would mean little"
+
+
+def test_what_was_answered_is_not_answered_again(echo: type[Echo]) -> None:
+    kept: list[Any] = []
+    whole = answer(echo(), QUESTIONS, max_new_tokens=9, batch_size=2, keep=kept.append)
+    assert [list(made) for made in kept] == [["e", "c"], ["a", "b"], ["d"]]
+    variant, counts = echo(), []
+    # Half of a batch is no batch: the others must be what they would have been.
+    known = {**kept[0], "a": kept[1]["a"]}
+    again = answer(
+        variant, QUESTIONS, max_new_tokens=9, batch_size=2, known=known, done=counts.append
+    )
+    assert variant.batches == [["aaa", "bb"], ["d"]]
+    assert again == whole and list(again) == list(whole)
+    assert counts == [2, 2, 1]

@@ -10,14 +10,16 @@ from typing import Any
 import pytest
 
 from vlmbench import evaluate, samples, variant
+from vlmbench.artifacts import Journal
 from vlmbench.bench import Bench
 from vlmbench.errors import BaselineError, DataError
 from vlmbench.options import Options, catalogued
 from vlmbench.run import Run, Scored
 from vlmbench.samples import Samples
-from vlmbench.spec import Cell, Source
+from vlmbench.spec import Cell, Sample, Source
 
 ENTRIES = catalogued()
+THREE = Samples(tuple(Sample(n, (), f"{n}?", ("yes",), n) for n in "abc"), 0)
 
 
 def bench(**options: Any) -> Bench:
@@ -67,17 +69,44 @@ def test_a_run_is_made_once_and_watched(monkeypatch: pytest.MonkeyPatch) -> None
     session, seen = bench(batch_size=7), []
     cell = next(cell for cell in session.cells() if cell.dataset.name == "docvqa")
 
-    def make(cell: Cell, *parts: Any, done: Any, **options: Any) -> Run:
+    def make(cell: Cell, *parts: Any, done: Any, journal: Journal, **options: Any) -> Run:
         assert options == {"tier": "embedded", "batch_size": 7}
+        assert list(journal.lines()) == []
         done(2), done(1)
         return Run(cell.id, "embedded", {}, {}, {}, {"a": SCORED})
 
+    def without_work(session: Bench) -> Bench:
+        monkeypatch.setattr(session, "samples", lambda dataset: THREE)
+        monkeypatch.setattr(session, "variant", lambda model, compression: None)
+        return session
+
     monkeypatch.setattr(evaluate, "evaluate", make)
-    monkeypatch.setattr(session, "samples", lambda dataset: Samples((None,) * 3, 0))
-    monkeypatch.setattr(session, "variant", lambda model, compression: None)
+    without_work(session)
     runs = [session.run(cell, lambda *state: seen.append(state)) for _ in range(2)]
     assert runs[0] is runs[1] is session.runs[cell.id]
     assert seen == [(cell, 0, 3), (cell, 2, 3), (cell, 3, 3)]
+    assert session.reused == []
+
+    # The next session finds it, unless it wants none of it; another one's batches are others.
+    for options, reused in [({}, [cell.id]), ({"fresh": True}, []), ({"batch_size": 8}, [])]:
+        later = without_work(bench(**{"batch_size": 7, **options}))
+        if "batch_size" not in options:
+            assert later.run(cell) == runs[0]
+            assert later.reused == reused
+        else:
+            with pytest.raises(AssertionError):
+                later.run(cell)
+
+
+def test_a_run_with_errors_is_made_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    for errors in ({"b": "out of memory"}, {}, {"b": "never asked"}):
+        session = bench()
+        made = Run("c", "embedded", {}, {}, {}, {"a": SCORED}, errors)
+        monkeypatch.setattr(evaluate, "evaluate", lambda *_, made=made, **__: made)
+        monkeypatch.setattr(session, "samples", lambda dataset: THREE)
+        monkeypatch.setattr(session, "variant", lambda model, compression: None)
+        run = session.run(session.cells()[0])
+        assert run.errors == (errors if errors.get("b") == "out of memory" else {})
 
 
 def test_a_run_that_fails_is_not_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from vlmbench.catalogue import compressions
-from vlmbench.checkpoint import checkpoint_digest
+from vlmbench.checkpoint import checkpoint_digests
 from vlmbench.errors import CheckpointError
 from vlmbench.models.qwen2 import QWEN2
 from vlmbench.spec import Source
@@ -128,27 +128,37 @@ def test_an_unreachable_hub_checkpoint(monkeypatch: pytest.MonkeyPatch, tmp_path
     with pytest.raises(CheckpointError, match=says):
         load(QWEN2, compressions()["16bit"], source)
     with pytest.raises(CheckpointError, match=says):
-        checkpoint_digest(source)
+        checkpoint_digests(source)
 
 
 def test_the_digest_of_a_pinned_hub_checkpoint_is_its_commit() -> None:
     hub = QWEN2.sources["hub"]
-    assert checkpoint_digest(hub) == hub.revision
+    assert set(checkpoint_digests(hub).values()) == {hub.revision}
 
 
 @pytest.mark.parametrize(
-    "file", ["model.safetensors", "config.json", "tokenizer.json", "chat_template.jinja"]
+    ("file", "part"),
+    [
+        ("model.safetensors", "weights"),
+        ("config.json", "configuration"),
+        ("tokenizer.json", "configuration"),
+        ("chat_template.jinja", "configuration"),
+    ],
 )
-def test_the_digest_follows_every_file_that_matters(file: str, tiny: Path, tmp_path: Path) -> None:
-    before = checkpoint_digest(Source(str(tiny)))
-    shutil.copytree(tiny, tmp_path, dirs_exist_ok=True)
-    assert checkpoint_digest(Source(str(tmp_path))) == before, "the address does not count"
-    content = bytearray((tmp_path / file).read_bytes())
+def test_the_digests_follow_every_file_that_matters(
+    file: str, part: str, tiny: Path, tmp_path: Path
+) -> None:
+    before = checkpoint_digests(Source(str(tiny)))
+    copy = tmp_path / "copy"
+    shutil.copytree(tiny, copy)
+    assert checkpoint_digests(Source(str(copy))) == before, "the address does not count"
+    content = bytearray((copy / file).read_bytes())
     content[-1] ^= 1
-    (tmp_path / file).write_bytes(content)
-    assert checkpoint_digest(Source(str(tmp_path))) != before
+    (copy / file).write_bytes(content)
+    after = checkpoint_digests(Source(str(copy)))
+    assert [name for name in before if before[name] != after[name]] == [part]
 
 
 def test_the_digest_of_no_checkpoint(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="no checkpoint at"):
-        checkpoint_digest(Source(str(tmp_path / "nothing")))
+        checkpoint_digests(Source(str(tmp_path / "nothing")))

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -12,9 +14,10 @@ import pytest
 
 from vlmbench import evaluate as module
 from vlmbench.answering import Answer
+from vlmbench.artifacts import Store, key_of
 from vlmbench.catalogue import compressions, datasets, metrics, models
 from vlmbench.errors import PictureError, UnknownNameError
-from vlmbench.evaluate import chosen_metrics, evaluate, protocol, subject
+from vlmbench.evaluate import chosen_metrics, evaluate, identity, protocol, subject
 from vlmbench.samples import Samples
 from vlmbench.spec import Cell, Dataset, Gate, Metric, Sample, Source
 
@@ -50,6 +53,7 @@ def variant(tmp_path: Path) -> Any:
         census=SimpleNamespace(to_dict=lambda: {"decoder": "nf4"}, footprint_bytes=10),
         file_bytes=20,
         device="cpu",
+        dtype=None,
     )
 
 
@@ -58,16 +62,18 @@ Evaluated = Callable[..., Any]
 
 @pytest.fixture
 def evaluated(variant: Any, monkeypatch: pytest.MonkeyPatch) -> Evaluated:
-    def run(answers: Any = ANSWERS, **asked: Any) -> Any:
+    def run(answers: Any = ANSWERS, journal: Any = None, **asked: Any) -> Any:
         def answer(variant: Any, turns: Any, **options: Any) -> Any:
             asked.update(turns=turns, **options)
             if isinstance(answers, Exception):
                 raise answers
-            return {name: answers[name] for name in turns if name in answers}
+            made = {name: answers[name] for name in turns if name in answers}
+            options["keep"]({name: made[name] for name in made if name not in options["known"]})
+            return made
 
         monkeypatch.setattr(module, "answer", answer)
-        made = evaluate(CELL, variant, SAMPLES, METRICS, tier="embedded", batch_size=5)
-        return made, asked
+        options = {"tier": "embedded", "batch_size": 5, "journal": journal}
+        return evaluate(CELL, variant, SAMPLES, METRICS, **options), asked
 
     return run
 
@@ -102,6 +108,74 @@ def test_nothing_is_scored_for_want_of_an_answer(answers: Any, evaluated: Evalua
         evaluated(answers)
 
 
+def test_answers_go_to_the_journal_and_come_from_it(evaluated: Evaluated, cache: Path) -> None:
+    journal = Store(cache).journal("ab")
+    journal.add({"seconds": 40.0, "answers": {"a": asdict(ANSWERS["a"])}})
+    run, asked = evaluated(journal=journal)
+    assert asked["known"] == {"a": ANSWERS["a"]}
+    assert [list(line["answers"]) for line in journal.lines()] == [["a"], ["b", "c"]]
+    assert 40 < run.seconds < 45
+    whole, _ = evaluated()
+    assert (run.samples, run.health) == (whole.samples, whole.health)
+
+
+def test_what_makes_another_identity(variant: Any, tmp_path: Path) -> None:
+    """Whatever could change an answer or a score; nothing that could not."""
+
+    def key(cell: Cell = CELL, samples: Samples = SAMPLES, **options: Any) -> str:
+        known = options.pop("metrics", METRICS)
+        asked = {"tier": "embedded", "dtype": None, "device": "cpu", "batch_size": 64, **options}
+        return key_of(identity(cell, variant.source, samples, known, **asked))
+
+    first, items = key(), SAMPLES.items
+    dataset = CELL.dataset
+    others = [
+        key(replace(CELL, compression=compressions()["lm4bit"])),
+        key(replace(CELL, dataset=replace(dataset, instruction="Shout."))),
+        key(replace(CELL, dataset=replace(dataset, max_new_tokens=2))),
+        key(replace(CELL, dataset=replace(dataset, gates=dataset.gates[:1]))),
+        key(samples=Samples(items[:2], 7)),
+        key(samples=Samples(items[::-1], 7)),
+        key(samples=Samples((replace(items[0], references=("x",)), *items[1:]), 7)),
+        key(metrics={**METRICS, "size": replace(SIZE, version="2")}),
+        key(dtype="float16"),
+        key(batch_size=1),
+        key(tier="hub"),
+    ]
+    (tmp_path / "model.safetensors").write_bytes(b"other weights")
+    others.append(key())
+    assert len({first, *others}) == 1 + len(others)
+    (tmp_path / "model.safetensors").write_bytes(b"weights")
+    looser = tuple(replace(gate, margin=0.5) for gate in CELL.dataset.gates)
+    assert key(replace(CELL, dataset=replace(dataset, gates=looser))) == first
+    assert key(samples=Samples(tuple(replace(s) for s in items), 7)) == first
+
+
+def test_the_sources_count_those_of_a_users_entries_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def sources(metric: Metric = SIZE) -> str:
+        return module._sources(CELL, {"size": metric})
+
+    first = sources()
+    assert sources() == first
+    mine = tmp_path / "mine.py"
+    mine.write_text("def score(answers, references): return [0.0] * len(answers)")
+    monkeypatch.syspath_prepend(tmp_path)
+    own = Metric("size", "1", importlib.import_module("mine").score)
+    before = sources(own)
+    assert before != first and sources(own) == before
+    mine.write_text("def score(answers, references): return [1.0] * len(answers)")
+    assert sources(own) != before
+    monkeypatch.setattr(module, "_package", lambda: b"another release")
+    assert sources() != first
+
+
+def test_what_cannot_be_seen_is_never_the_same() -> None:
+    blind = Metric("size", "1", partial(SIZE.score))
+    assert module._sources(CELL, {"size": blind}) != module._sources(CELL, {"size": blind})
+
+
 def test_what_makes_another_protocol() -> None:
     dataset, template = CELL.dataset, SimpleNamespace(chat_template="{{ messages }}")
 
@@ -124,22 +198,25 @@ def test_what_makes_another_protocol() -> None:
 
 
 def test_what_makes_another_subject(variant: Any, tmp_path: Path) -> None:
-    def differs(cell: Cell, old: dict[str, str]) -> list[str]:
-        new = subject(cell, variant)
+    def differs(cell: Cell, old: dict[str, str], dtype: str | None = None) -> list[str]:
+        new = subject(cell, variant.source, dtype)
         return [name for name in old if old[name] != new[name]]
 
-    first = subject(CELL, variant)
+    first = subject(CELL, variant.source, None)
     model, dataset = CELL.model, CELL.dataset
     assert differs(replace(CELL, dataset=replace(dataset, name="other")), first) == []
     assert differs(replace(CELL, model=replace(model, name="mine")), first) == []
     other = replace(CELL, model=replace(model, architecture="Other"))
-    assert differs(other, first) == ["architecture"]
+    assert differs(other, first) == ["adapter"]
+    moved = replace(model, anatomy=replace(model.anatomy, projector="elsewhere"))
+    assert differs(replace(CELL, model=moved), first) == ["adapter"]
+    assert differs(CELL, first, "float32") == ["dtype"]
     assert differs(replace(CELL, compression=compressions()["lm4bit"]), first) == ["recipe"]
     (tmp_path / "preprocessor_config.json").write_text("{}")
-    assert differs(CELL, first) == ["checkpoint"]
-    second = subject(CELL, variant)
+    assert differs(CELL, first) == ["configuration"]
+    second = subject(CELL, variant.source, None)
     (tmp_path / "model.safetensors").write_bytes(b"other weights")
-    assert differs(CELL, second) == ["checkpoint"]
+    assert differs(CELL, second) == ["weights"]
 
 
 def test_a_tier_may_have_a_metric_of_its_own() -> None:

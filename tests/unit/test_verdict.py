@@ -173,7 +173,7 @@ BYTES = {"footprint_bytes": 10, "file_bytes": 9, "census": {"nf4": 3}}
         ({"census": {"nf4": 2}}, "census"),
         ({"peak_bytes": 10**12}, None),
         ({"footprint_bytes": 11, "environment": {"device_kind": "cuda"}}, None),
-        ({"file_bytes": 8, "subject": {"checkpoint": "mine"}}, None),
+        ({"file_bytes": 8, "subject": {"weights": "mine"}}, None),
         ({"health": {"cut": 0.2}}, "cut answers"),
         ({"health": {"cut": 0.015}}, None),
     ],
@@ -195,10 +195,10 @@ def test_peak_memory_counts_on_cuda() -> None:
 
 
 def test_another_subject_is_compared_and_said() -> None:
-    old = run({"a": 1.0}, subject={"checkpoint": "old", "recipe": "4bit"})
-    verdict = judged(run({"a": 1.0}, subject={"checkpoint": "new", "recipe": "4bit"}), old)
+    old = run({"a": 1.0}, subject={"weights": "old", "recipe": "4bit"})
+    verdict = judged(run({"a": 1.0}, subject={"weights": "new", "recipe": "4bit"}), old)
     assert verdict.status == "pass"
-    assert verdict.details() == ['  another checkpoint: baseline "old", this run "new"']
+    assert verdict.details() == ['  changed weights: baseline "old", this run "new"']
 
 
 def test_against_the_uncompressed_twin() -> None:

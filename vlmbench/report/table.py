@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from itertools import compress
 from typing import TYPE_CHECKING
 
+from vlmbench.run import one_line
+
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
@@ -48,15 +50,20 @@ def render(bench: Bench, width: int) -> str:
 
 
 def notes(bench: Bench) -> list[str]:
-    """What a verdict leaves open, a line each: inconclusive metrics, and those known red."""
+    """What the table leaves open, a line each: what is inconclusive, waived, or not of today."""
     lines = []
     for cell, verdict in bench.verdicts.items():
         for c in verdict.comparisons:
             if c.status == "inconclusive":
                 lines.append(f"{cell} {c.gate.metric}: drop {c.drop:.4f}, {c.why}")
-    return lines + [
-        f"waived: {waiver}" for waiver in bench.waivers if waiver.cell in bench.verdicts
-    ]
+    lines += [f"waived: {waiver}" for waiver in bench.waivers if waiver.cell in bench.verdicts]
+    if bench.reused:
+        lines.append(
+            f"{len(bench.reused)} of {len(bench.runs)} cells are unchanged: answered by an earlier "
+            "session (--fresh answers them again)"
+        )
+    lines += bench.written
+    return lines + [one_line(trouble) for trouble in dict.fromkeys(bench.store.troubles)]
 
 
 def _fitting(console: Console, dataset: str, runs: dict[str, Run], bench: Bench) -> Table:
