@@ -10,14 +10,14 @@ import hashlib
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from statistics import fmean
 from typing import Any
 
 from vlmbench.errors import BaselineError
 from vlmbench.run import Run, Scores, as_lines, one_line
-from vlmbench.spec import Cell, Gate
+from vlmbench.spec import Cell, Gate, Metric
 
 VERSION = 2
 _LOOSENED = 2
@@ -99,6 +99,24 @@ def of_run(
         anchor=anchor,
         visible=visible or {},
     )
+
+
+def over_samples_of(run: Run, baseline: Baseline, metrics: Mapping[str, Metric]) -> Baseline:
+    """The baseline over fewer samples: what depends on all that are scored is scored anew."""
+    names = [name for name in run.samples if name in baseline.samples]
+    if len(names) == len(baseline.samples):
+        return baseline
+    answers = [baseline.samples[name].answer for name in names]
+    references = [run.samples[name].references for name in names]
+    kept = {name: dict(baseline.samples[name].scores) for name in names}
+    for metric in metrics.values():
+        if metric.corpus_level and metric.name in baseline.scores:
+            for name, score in zip(names, metric.score(answers, references), strict=True):
+                kept[name][metric.name] = score
+    samples = {**baseline.samples}
+    for name, scores in kept.items():
+        samples[name] = replace(samples[name], scores=scores)
+    return replace(baseline, samples=samples)
 
 
 def _best(before: Baseline | None) -> Scores:

@@ -198,9 +198,10 @@ class Bench:
         if write == "update" or (write == "new" and not path.exists()):
             anchor = self.options.move_anchor
             self.written.append(update.write(path, run, cell.dataset.gates, move_anchor=anchor))
+        baseline = baselines.load(path, f"{path.stem}-{cell.dataset.name}", tier)
         verdict = compare(
             run,
-            baselines.load(path, f"{path.stem}-{cell.dataset.name}", tier),
+            baselines.over_samples_of(run, baseline, self.entries.metrics),
             cell.dataset.gates,
             partial=self.options.limit is not None,
             comparisons=self.planned,

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, Literal
 
-from vlmbench import findings, stats
+from vlmbench import comparable, findings, stats
 from vlmbench.baseline import Baseline, Kept, again
-from vlmbench.errors import BaselineError
 from vlmbench.findings import Finding, Twin
 from vlmbench.run import Run, Scored, one_line
 from vlmbench.spec import Gate
@@ -195,8 +194,7 @@ def compare(
     Raises:
         BaselineError: the two were not obtained under one protocol, or on other samples.
     """
-    _check_protocol(run, baseline)
-    _check_samples(run, baseline, partial)
+    comparable.check(run, baseline, partial=partial)
     level = stats.SIGNIFICANCE / max(1, comparisons or len(gates))
     beside = findings.against_twin(run, twin, gates) if twin else None
     found = [*findings.storage(run, baseline), *findings.broken_promises(beside, promised)]
@@ -207,7 +205,7 @@ def compare(
         baseline,
         tuple(_compared(run, baseline, gate, level) for gate in gates),
         tuple(found),
-        tuple(f"changed {d}" for d in _differences(baseline.subject, run.subject)),
+        tuple(f"changed {d}" for d in comparable.differences(baseline.subject, run.subject)),
         beside,
         tolerated,
         waived,
@@ -239,44 +237,6 @@ def _compared(run: Run, baseline: Baseline, gate: Gate, level: float) -> Compari
         len(losses),
         level,
     )
-
-
-def _differences(old: Mapping[str, str], new: Mapping[str, str]) -> Iterator[str]:
-    for name in sorted(old.keys() | new.keys()):
-        then, now = old.get(name), new.get(name)
-        if then != now:
-            yield f"{name}: baseline {one_line(str(then))}, this run {one_line(str(now))}"
-
-
-def _check_protocol(run: Run, baseline: Baseline) -> None:
-    old = {"tier": baseline.tier, **baseline.protocol}
-    new = {"tier": run.tier, **run.protocol}
-    differing = [f"  {difference}" for difference in _differences(old, new)]
-    if differing:
-        raise BaselineError(
-            f"the baseline of {run.cell} was made under another protocol and cannot judge this "
-            "run:\n"
-            + "\n".join(differing)
-            + "\nMake a new one:  "
-            + again(run.cell, run.tier, "--baseline-update")
-        )
-
-
-def _check_samples(run: Run, baseline: Baseline, partial: bool) -> None:
-    changed = [
-        name
-        for name, scored in run.samples.items()
-        if name not in baseline.samples or baseline.samples[name].content != scored.content
-    ]
-    seen = run.samples.keys() | run.errors.keys()
-    missing = [] if partial else [name for name in baseline.samples if name not in seen]
-    if changed or missing:
-        raise BaselineError(
-            f"the baseline of {run.cell} was made on other samples: {len(changed)} are new or "
-            f"changed (first: {(changed or ['none'])[0]}), {len(missing)} are missing (first: "
-            f"{(missing or ['none'])[0]}). Make a new one:  "
-            + again(run.cell, run.tier, "--baseline-update")
-        )
 
 
 def plain(verdict: Verdict) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from vlmbench import baseline, catalogue
-from vlmbench.baseline import Baseline, check_anchor, load, of_run, save
+from vlmbench.baseline import Baseline, check_anchor, load, of_run, over_samples_of, save
 from vlmbench.errors import BaselineError
 from vlmbench.run import Run, Scored
 from vlmbench.spec import Cell, Gate
@@ -143,3 +143,23 @@ def test_saving_is_all_or_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         save(path, kept(0.0))
     assert load(path, CELL, "embedded") == kept(1.0)
     assert list(path.parent.iterdir()) == [path]
+
+
+def test_fewer_samples_are_compared_by_scores_over_fewer() -> None:
+    """CIDEr's weights are those of the samples that are scored together."""
+    texts = ["a red star", "a blue moon", "two green hearts", "a red moon above a star"]
+    samples, metrics = {}, {name: catalogue.metrics()[name] for name in ("cider", "anls")}
+    score = metrics["cider"].score
+    columns = {name: m.score(texts, [[text] for text in texts]) for name, m in metrics.items()}
+    for i, text in enumerate(texts):
+        scores = {name: column[i] for name, column in columns.items()}
+        samples[str(i)] = Scored("c", "?", (text,), text, scores, str(i))
+    whole = Run("qwen2_4bit-flickr30k", "embedded", {}, {}, {}, samples)
+    kept = of_run(whole)
+    assert over_samples_of(whole, kept, metrics) is kept
+    fewer = replace(whole, samples={"0": samples["0"], "1": samples["1"]})
+    made = over_samples_of(fewer, kept, metrics)
+    expected = score(texts[:2], [[text] for text in texts[:2]])
+    assert [made.samples[name].scores["cider"] for name in "01"] == expected
+    assert expected[0] != kept.samples["0"].scores["cider"]
+    assert all(made.samples[name].scores["anls"] == 1.0 for name in "0123")

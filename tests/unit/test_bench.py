@@ -127,7 +127,8 @@ def test_baselines_are_written_only_when_asked(tmp_path: Path) -> None:
     def judged(score: float, **options: Any) -> str:
         session = bench(baselines=tmp_path, data=("docvqa",), **options)
         cell = session.cells()[0]
-        scored = replace(SCORED, scores={"bertscore": score, "anls": 1.0})
+        scores = {"bertscore": score, "anls": 1.0}
+        scored = replace(SCORED, answer=f"{score}", scores=scores)
         many = {f"s{i}": scored for i in range(20)}
         verdict = session.judge(cell, Run(cell.id, "embedded", {}, {}, {}, many))
         assert session.verdicts == {cell.id: verdict}

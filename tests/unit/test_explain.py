@@ -11,9 +11,15 @@ ANLS = Gate("anls", 0.02)
 CELL = "qwen2_4bit-docvqa"
 
 
-def run(scores: dict[str, float], answer: str = "now") -> Run:
+def run(scores: dict[str, float], answer: str = "") -> Run:
     samples = {
-        name: Scored("hash", f"what is {name}?", ("right", "also right"), answer, {"anls": score})
+        name: Scored(
+            "hash",
+            f"what is {name}?",
+            ("right", "also right"),
+            answer or str(score),
+            {"anls": score},
+        )
         for name, score in scores.items()
     }
     return Run(CELL, "embedded", {"dataset": "docvqa"}, {}, {}, samples)
@@ -52,7 +58,7 @@ def test_only_the_metric_that_fell_shows_samples() -> None:
 def test_an_explanation_cannot_drive_the_terminal() -> None:
     hostile = "\x1b[2J\r\n\x9b\u202e\ud800" + "long " * 100
     lines = compare(
-        run({hostile: 0.0}, hostile), of_run(run({hostile: 1.0}, hostile)), (ANLS,)
+        run({hostile: 0.0}, hostile), of_run(run({hostile: 1.0}, "x" + hostile)), (ANLS,)
     ).explain()
     assert all(line.isprintable() for line in lines)
     assert max(map(len, lines)) < 200

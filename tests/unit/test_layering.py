@@ -25,7 +25,7 @@ LAYERS = [
     {"answering", "artifacts", "variant"},
     {"measure"},
     {"evaluate", "embedded", "baseline"},
-    {"findings"},
+    {"comparable", "findings"},
     {"update", "verdict"},
     {"options"},
     {"selection"},

@@ -19,9 +19,16 @@ ANLS, CIDER = Gate("anls", 0.02), Gate("cider", 0.02, relative=True)
 CELL = "qwen2_4bit-docvqa"
 
 
-def run(scores: dict[str, float], answer: str = "now", **fields: Any) -> Run:
+def run(scores: dict[str, float], answer: str = "", **fields: Any) -> Run:
+    """Another score, another answer, unless one is given."""
     samples = {
-        name: Scored("hash", f"what is {name}?", ("right", "also right"), answer, {"anls": score})
+        name: Scored(
+            "hash",
+            f"what is {name}?",
+            ("right", "also right"),
+            answer or f"{score:.2f}",
+            {"anls": score},
+        )
         for name, score in scores.items()
     }
     made = Run(CELL, "embedded", {"dataset": "docvqa"}, {}, {}, samples)
@@ -109,7 +116,7 @@ def test_questions_on_one_picture_are_not_independent() -> None:
 )
 def test_the_worst_metric_decides(anls: float, exact: float, status: str) -> None:
     def both(a: float, b: float) -> Run:
-        scored = Scored("h", "q", ("r",), "a", {"anls": a, "exact": b})
+        scored = Scored("h", "q", ("r",), f"{a} {b}", {"anls": a, "exact": b})
         return run({}, samples={f"x{i}": scored for i in range(20)})
 
     gates = (ANLS, Gate("exact", 0.02))
@@ -122,6 +129,19 @@ def test_a_limited_run_is_compared_over_its_own_samples() -> None:
     assert verdict.comparisons[0].expected == 1.0
     assert verdict.status == "pass"
     assert plain(verdict) == {"status": "pass", "baseline": {"anls": 1.0}, "p": {"anls": 1.0}}
+
+
+@pytest.mark.parametrize(("then", "now", "refused"), [(1.0, 0.9, True), (0.9, 0.9015, False)])
+def test_a_metric_that_scores_the_same_answer_otherwise_is_refused(
+    then: float, now: float, refused: bool
+) -> None:
+    """Its normalisation went missing, or its encoder's layer is another."""
+    old, new = (run({"a": 1.0, "b": score}, "same") for score in (then, now))
+    if not refused:
+        assert judged(new, old).status == "pass"
+        return
+    with pytest.raises(BaselineError, match=r'anls gives the answer "same" of sample "b" 0\.9000'):
+        judged(new, old)
 
 
 def test_another_protocol_is_refused_field_by_field() -> None:

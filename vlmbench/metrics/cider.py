@@ -40,4 +40,4 @@ def _score(answers: Sequence[str], references: Sequence[Sequence[str]]) -> list[
     return [float(score) for score in scorer.compute_score()[1]]
 
 
-CIDER = Metric("cider", version="1", score=_score, unit="cider")
+CIDER = Metric("cider", version="1", score=_score, unit="cider", corpus_level=True)
