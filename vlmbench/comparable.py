@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
+from typing import Any
 
 from vlmbench.baseline import Baseline, again
 from vlmbench.errors import BaselineError
@@ -26,7 +27,7 @@ def check(run: Run, baseline: Baseline, *, partial: bool) -> None:
     _check_metrics(run, baseline)
 
 
-def differences(old: Mapping[str, str], new: Mapping[str, str]) -> Iterator[str]:
+def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[str]:
     """What two records of names and values do not share, a line each."""
     for name in sorted(old.keys() | new.keys()):
         then, now = old.get(name), new.get(name)

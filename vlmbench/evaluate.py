@@ -72,7 +72,7 @@ def evaluate(
     return Run(
         cell=cell.id,
         tier=tier,
-        protocol=protocol(cell, variant.processor, chosen),
+        protocol=protocol(cell, variant, chosen),
         subject=subject(cell, variant.source, variant.dtype),
         environment=measure.environment(variant.device),
         samples=_scored([s for s in samples.items if s.id not in errors], answers, chosen),
@@ -150,10 +150,14 @@ def chosen_metrics(dataset: Dataset, metrics: Mapping[str, Metric], tier: str) -
     return {name: metric.by_tier.get(tier, metric) for name, metric in found.items()}
 
 
-def protocol(cell: Cell, processor: Any, metrics: Mapping[str, Metric]) -> dict[str, str]:
+def protocol(cell: Cell, variant: Variant, metrics: Mapping[str, Metric]) -> dict[str, str]:
     """What, beside the samples' content, must be equal for two runs to be compared."""
-    template = hashlib.sha256(str(processor.chat_template).encode()).hexdigest()[:12]
-    return {**_asked(cell.dataset, metrics), "chat_template": template}
+    template = hashlib.sha256(str(variant.processor.chat_template).encode()).hexdigest()[:12]
+    return {
+        **_asked(cell.dataset, metrics),
+        "chat_template": template,
+        "decoding": variant.decoding,
+    }
 
 
 def _asked(dataset: Dataset, metrics: Mapping[str, Metric]) -> dict[str, str]:
@@ -161,7 +165,7 @@ def _asked(dataset: Dataset, metrics: Mapping[str, Metric]) -> dict[str, str]:
         "dataset": dataset.name,
         "prompt_style": dataset.prompt_style,
         "instruction": dataset.instruction,
-        "generation": f"greedy, at most {dataset.max_new_tokens} new tokens",
+        "max_new_tokens": str(dataset.max_new_tokens),
         **{f"metric {name}": metric.version for name, metric in metrics.items()},
     }
 

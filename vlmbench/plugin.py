@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import sys
 from collections.abc import Callable, Generator
@@ -9,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from vlmbench import pytest_cells, pytest_options, pytest_workers
+from vlmbench import comparable, hookspecs, pytest_cells, pytest_options, pytest_workers
 from vlmbench.bench import Bench
 from vlmbench.errors import CatalogueError, VlmbenchError
 from vlmbench.options import catalogued
@@ -26,29 +27,9 @@ _HEARD = pytest.StashKey[set[str]]()
 """Whose hooks were called for further entries."""
 
 
-class Hooks:
-    """Hooks that a user's own conftest.py may implement, one for each axis."""
-
-    @pytest.hookspec
-    def pytest_vlmbench_models(self) -> list[Model]:  # type: ignore[empty-body]
-        """Further models."""
-
-    @pytest.hookspec
-    def pytest_vlmbench_compressions(self) -> list[Compression]:  # type: ignore[empty-body]
-        """Further compressions."""
-
-    @pytest.hookspec
-    def pytest_vlmbench_datasets(self) -> list[Dataset]:  # type: ignore[empty-body]
-        """Further data sets."""
-
-    @pytest.hookspec
-    def pytest_vlmbench_metrics(self) -> list[Any]:  # type: ignore[empty-body]
-        """Further metrics."""
-
-
 def pytest_addhooks(pluginmanager: pytest.PytestPluginManager) -> None:
     """Declare the hooks."""
-    pluginmanager.add_hookspecs(Hooks)
+    pluginmanager.add_hookspecs(hookspecs)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -58,12 +39,13 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     """Build the session's bench; register a mark for each data set."""
+    if pytest_workers.is_worker(config):
+        pytest_workers.share(config)
     try:
         entries = catalogued(*map(_added, _own_hooks(config)))
-        config.stash[_BENCH] = Bench(
-            pytest_options.options(config),
-            entries,
-        )
+        asked = pytest_options.options(config)
+        device = pytest_workers.device(config, asked.device)
+        config.stash[_BENCH] = Bench(dataclasses.replace(asked, device=device), entries)
     except VlmbenchError as error:
         raise pytest.UsageError(str(error)) from None
     for name in entries.datasets:
@@ -76,7 +58,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def _own_hooks(config: pytest.Config) -> list[Any]:
-    return [getattr(config.hook, name) for name in vars(Hooks) if name.startswith("pytest_")]
+    return [getattr(config.hook, name) for name in vars(hookspecs) if name.startswith("pytest_")]
 
 
 def _implementations(config: pytest.Config) -> set[str]:
@@ -137,6 +119,32 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
     failed = session.exitstatus == pytest.ExitCode.TESTS_FAILED
     if failed and not late and session.testsfailed == bench.errored:
         session.exitstatus = ERRORED
+
+
+@pytest.hookimpl(optionalhook=True, tryfirst=True)
+def pytest_benchmark_generate_machine_info(config: pytest.Config) -> dict[str, Any]:
+    """What a latency was measured in: device, driver, versions; no clock that never stands."""
+    from vlmbench import measure
+
+    return measure.environment(config.stash[_BENCH].options.device)
+
+
+@pytest.hookimpl(optionalhook=True, tryfirst=True)
+def pytest_benchmark_compare_machine_info(
+    config: pytest.Config, machine_info: dict[str, Any], compared_benchmark: dict[str, Any]
+) -> None:
+    """Judge no latency by one that was measured in something else."""
+    differing = [
+        f"  {difference}"
+        for difference in comparable.differences(compared_benchmark["machine_info"], machine_info)
+    ]
+    if differing and config.getoption("benchmark_compare_fail"):
+        raise pytest.UsageError(
+            "--benchmark-compare-fail: the latencies compared with were measured in something "
+            "else and cannot judge these:\n"
+            + "\n".join(differing)
+            + "\nMeasure anew where it was measured, or leave --benchmark-compare-fail out."
+        )
 
 
 @pytest.hookimpl(optionalhook=True)

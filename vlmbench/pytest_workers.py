@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from typing import Any
 
 import pytest
@@ -33,6 +34,22 @@ class ByVariant(LoadScopeScheduling):  # type: ignore[misc]
 def is_worker(config: pytest.Config) -> bool:
     """Whether this process is a worker of pytest-xdist."""
     return hasattr(config, "workerinput")
+
+
+def share(config: Any) -> None:
+    """In a worker, before torch is imported: take this worker's part of the cores."""
+    workers = int(config.workerinput["workercount"])
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // workers)))
+
+
+def device(config: Any, asked: str) -> str:
+    """The device of this process: with several GPUs, `cuda` is another one for each worker."""
+    if asked != "cuda" or not is_worker(config):
+        return asked
+    import torch
+
+    number = int(str(config.workerinput["workerid"]).removeprefix("gw"))
+    return f"cuda:{number % max(1, torch.cuda.device_count())}"
 
 
 def send(config: Any, bench: Bench) -> None:

@@ -33,6 +33,10 @@ _HARMLESS = {
     "transformers.modeling_utils": "LOAD REPORT",  # becomes a CheckpointError
 }
 
+# Of a generation config: what does not say how tokens are chosen, and what says greedily.
+_NO_CHOICE = ("_", "bos_", "eos_", "pad_", "output_", "use_cache", "transformers_version")
+_GREEDY = (("do_sample", False), ("num_beams", 1))
+
 
 @dataclass(frozen=True)
 class Variant:
@@ -55,6 +59,16 @@ class Variant:
     def name(self) -> str:
         """As in test ids: `qwen2_4bit`."""
         return f"{self.model.name}_{self.compression.name}"
+
+    @property
+    def decoding(self) -> str:
+        """How tokens are chosen: `greedy`, and whatever the generation config adds to that."""
+        added = {
+            name: value
+            for name, value in self.network.generation_config.to_diff_dict().items()
+            if not name.startswith(_NO_CHOICE) and (name, value) not in _GREEDY
+        }
+        return ", ".join(["greedy", *(f"{name} {value}" for name, value in sorted(added.items()))])
 
     def generate(
         self, inputs: Mapping[str, Any], *, max_new_tokens: int, min_new_tokens: int = 0

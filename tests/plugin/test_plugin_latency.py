@@ -55,6 +55,22 @@ def test_a_history_holds_every_number_and_two_compare(shipped):
     result.stdout.re_match_lines([r"mine_32bit +0\.\d{3} +0\.\d{3} .* pass +\d+ +\d\.\d\d +\d+ *"])
 
 
+def test_a_latency_is_judged_by_none_that_was_measured_in_something_else(shipped):
+    saved = "--benchmark-json=then.json"
+    shipped.pytest(saved).assert_outcomes(passed=1)
+    then = shipped.read("then.json")
+    assert {"device_kind", "driver", "torch", "threads", "cpu"} <= set(then["machine_info"])
+    judged = ["--benchmark-compare=then.json", "--benchmark-compare-fail=median:99999%"]
+    shipped.pytest(*judged).assert_outcomes(passed=1)
+    then["machine_info"]["torch"] = "1.0"
+    (shipped.path / "then.json").write_text(json.dumps(then))
+    result = shipped.pytest(*judged)
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    result.stderr.fnmatch_lines(["*cannot judge these:", '  torch: baseline "1.0", this run "*"'])
+    # Without a verdict it is shown, and said.
+    shipped.pytest(judged[0], "-W", "ignore").assert_outcomes(passed=1)
+
+
 def test_without_measuring_the_verdict_is_the_same(shipped):
     result = shipped.pytest("--benchmark-disable")
     result.assert_outcomes(passed=1)

@@ -54,6 +54,7 @@ def variant(tmp_path: Path) -> Any:
         file_bytes=20,
         device="cpu",
         dtype=None,
+        decoding="greedy",
     )
 
 
@@ -177,18 +178,26 @@ def test_what_cannot_be_seen_is_never_the_same() -> None:
 
 
 def test_what_makes_another_protocol() -> None:
-    dataset, template = CELL.dataset, SimpleNamespace(chat_template="{{ messages }}")
+    dataset = CELL.dataset
 
-    def made(dataset: Dataset = dataset, size: Metric = SIZE, processor: Any = template) -> Any:
-        return protocol(replace(CELL, dataset=dataset), processor, {"size": size})
+    def made(
+        dataset: Dataset = dataset,
+        size: Metric = SIZE,
+        template: str = "{{ messages }}",
+        decoding: str = "greedy",
+    ) -> Any:
+        processor = SimpleNamespace(chat_template=template)
+        variant: Any = SimpleNamespace(processor=processor, decoding=decoding)
+        return protocol(replace(CELL, dataset=dataset), variant, {"size": size})
 
     changed = {
         "dataset": made(replace(dataset, name="other")),
         "prompt_style": made(replace(dataset, prompt_style="published-2")),
         "instruction": made(replace(dataset, instruction="Answer at length.")),
-        "generation": made(replace(dataset, max_new_tokens=64)),
+        "max_new_tokens": made(replace(dataset, max_new_tokens=64)),
+        "decoding": made(decoding="greedy, do_sample True"),
         "metric size": made(size=replace(SIZE, version="2")),
-        "chat_template": made(processor=SimpleNamespace(chat_template="{{ other }}")),
+        "chat_template": made(template="{{ other }}"),
     }
     first = made()
     for field, new in changed.items():

@@ -51,6 +51,13 @@ def test_is_greedy_whatever_the_checkpoint_ships(name: str, tiny: Path, tiny_inp
     assert torch.equal(first, second)
 
 
+def test_says_how_tokens_are_chosen(tiny: Path) -> None:
+    variant = load(QWEN2, compressions()["32bit"], Source(str(tiny)))
+    assert variant.decoding == "greedy"
+    variant.network.generation_config.update(do_sample=True, repetition_penalty=1.05)
+    assert variant.decoding == "greedy, do_sample True, repetition_penalty 1.05"
+
+
 def test_generates_new_tokens_only(tiny: Path, tiny_inputs: Any) -> None:
     variant = load(QWEN2, compressions()["32bit"], Source(str(tiny)))
     assert variant.generate(tiny_inputs, max_new_tokens=3, min_new_tokens=3).shape == (1, 3)

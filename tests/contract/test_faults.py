@@ -1,0 +1,305 @@
+"""Guards broken on purpose: each fault between a pixel and a verdict is told by its name.
+
+The shipped checkpoint and baselines are judged with one thing wrong; what may not matter is held
+at the end.
+"""
+
+import copy
+import random
+import re
+from dataclasses import replace
+
+import pytest
+import torch
+
+from vlmbench import answering, prompting
+from vlmbench.answering import answer
+from vlmbench.bench import Bench
+from vlmbench.errors import PictureError, VlmbenchError
+from vlmbench.options import Options, catalogued
+from vlmbench.prompting import encode
+from vlmbench.samples import Samples
+from vlmbench.variant import Variant
+
+DATASET = "vqav2"
+
+
+@pytest.fixture
+def session(tmp_path):
+    """Makes a session on one cell, with nothing kept."""
+
+    def made(compression="32bit", dataset=DATASET, **options):
+        asked = {"models": ("qwen2",), "compressions": (compression,), "data": (dataset,)}
+        return Bench(Options(**asked, cache=tmp_path / "cache", **options), catalogued())
+
+    return made
+
+
+def verdict(bench):
+    """(status or error's name, everything that is said) of the one cell."""
+    (cell,) = bench.cells()
+    try:
+        judged = bench.judge(cell, bench.run(cell))
+    except VlmbenchError as error:
+        return type(error).__name__, str(error)
+    return judged.status, "\n".join(judged.explain())
+
+
+def decoder(bench):
+    (cell,) = bench.cells()
+    return bench.variant(cell.model, cell.compression).network.model.language_model
+
+
+def change_dataset(bench, **fields):
+    (dataset,) = bench.datasets
+    changed = replace(dataset, **fields)
+    bench.datasets = [changed]
+
+
+def change_samples(bench, change):
+    (dataset,) = bench.datasets
+    samples = bench.samples(dataset)
+    bench._samples[dataset.name] = Samples(tuple(change(list(samples.items))), samples.left_out)
+
+
+# What the model sees.
+
+
+def blind(bench, patch):
+    """The vision tower is skipped."""
+    visual = tower(bench)
+    forward = visual.forward
+
+    def nothing(*args, **kwargs):
+        seen = forward(*args, **kwargs)
+        seen.pooler_output.zero_()
+        return seen
+
+    patch.setattr(visual, "forward", nothing)
+
+
+def tower(bench):
+    (cell,) = bench.cells()
+    return bench.variant(cell.model, cell.compression).network.model.visual
+
+
+def swapped_pictures(bench, patch):
+    """Neighbours in a batch get one another's pictures."""
+
+    def swapped(processor, turns):
+        pictures = [turn.pictures for turn in turns]
+        for i in range(0, len(turns) - 1, 2):
+            pictures[i], pictures[i + 1] = pictures[i + 1], pictures[i]
+        moved = [replace(t, pictures=p) for t, p in zip(turns, pictures, strict=True)]
+        return encode(processor, moved)
+
+    patch.setattr(answering, "encode", swapped)
+
+
+def padded_right(bench, patch):
+    """A batch is padded on the wrong side."""
+
+    def padded(processor, turns):
+        batch = encode(processor, turns)
+        for row, mask in enumerate(batch["attention_mask"]):
+            shift = -int((mask == 0).sum())
+            for name in ("input_ids", "attention_mask", "mm_token_type_ids"):
+                batch[name][row] = batch[name][row].roll(shift)
+        return batch
+
+    patch.setattr(answering, "encode", padded)
+
+
+def grey_pictures(bench, patch):
+    """Colours are lost on the way."""
+    decode = prompting.decode_picture
+    patch.setattr(
+        prompting, "decode_picture", lambda data: decode(data).convert("L").convert("RGB")
+    )
+
+
+# What it is asked, and how it answers.
+
+
+def other_instruction(bench, patch):
+    change_dataset(bench, instruction="Answer at length.")
+
+
+def other_template(bench, patch):
+    (cell,) = bench.cells()
+    processor = bench.variant(cell.model, cell.compression).processor
+    patch.setattr(processor, "chat_template", processor.chat_template + " ")
+
+
+def shorter_limit(bench, patch):
+    change_dataset(bench, max_new_tokens=2)
+
+
+def cut_short(bench, patch):
+    """Generation ends after two tokens, behind the protocol's back."""
+    generate = Variant.generate
+    patch.setattr(
+        Variant,
+        "generate",
+        lambda self, inputs, max_new_tokens: generate(self, inputs, max_new_tokens=2),
+    )
+
+
+def sampling(bench, patch):
+    """Answers are drawn at random."""
+    (cell,) = bench.cells()
+    config = bench.variant(cell.model, cell.compression).network.generation_config
+    patch.setattr(config, "do_sample", True)
+
+
+# What it is.
+
+
+def dropped_layer(bench, patch):
+    layers = decoder(bench).layers
+    del layers[2]
+    for i, layer in enumerate(layers):
+        layer.self_attn.layer_idx = i
+
+
+def noisy_matrix(bench, patch):
+    """Noise of one standard deviation on one matrix."""
+    weight = decoder(bench).layers[1].mlp.down_proj.weight.data
+    weight += torch.randn(weight.shape, generator=torch.Generator().manual_seed(0)) * weight.std()
+
+
+# What it is judged by.
+
+
+def shuffled_references(bench, patch):
+    def shuffled(samples):
+        references = [s.references for s in samples]
+        random.Random(0).shuffle(references)
+        return [replace(s, references=r) for s, r in zip(samples, references, strict=True)]
+
+    change_samples(bench, shuffled)
+
+
+def half_of_the_rows(bench, patch):
+    change_samples(bench, lambda samples: samples[::2])
+
+
+def bare_metric(bench, patch):
+    """VQA accuracy without its normalisation."""
+    metric = bench.entries.metrics["vqa_accuracy"]
+
+    def bare(answers, references):
+        return [min(1.0, r.count(a.upper()) / 3) for a, r in zip(answers, references, strict=True)]
+
+    metrics = {**bench.entries.metrics, metric.name: replace(metric, score=bare)}
+    bench.entries = replace(bench.entries, metrics=metrics)
+
+
+def other_encoder_layer(bench, patch):
+    """BERTScore from the encoder's second layer, under the same version."""
+    from vlmbench.metrics import bertscore
+
+    load_whole = bertscore.load
+
+    def shallow(encoder):
+        model, tokenizer = load_whole(encoder)
+        model = copy.deepcopy(model)
+        model.encoder.layer = model.encoder.layer[:2]
+        return model, tokenizer
+
+    patch.setattr(bertscore, "load", shallow)
+    patch.setattr(bertscore, "_embed_references", bertscore._embed_references.__wrapped__)
+
+
+# What goes wrong on the way.
+
+
+def failing(count):
+    def fail(bench, patch):
+        (dataset,) = bench.datasets
+        broken = {
+            s.question + str(len(s.pictures[0])) for s in bench.samples(dataset).items[:count]
+        }
+
+        def sometimes(processor, turns):
+            if any(t.question + str(len(t.pictures[0])) in broken for t in turns):
+                raise PictureError("the picture is broken")
+            return encode(processor, turns)
+
+        patch.setattr(answering, "encode", sometimes)
+
+    return fail
+
+
+def swallowed(bench, patch):
+    """Ten answers that could not be made are passed off as empty."""
+
+    def silent(*args, **kwargs):
+        made = answer(*args, **kwargs)
+        for name in list(made)[:10]:
+            made[name] = replace(made[name], text="")
+        return made
+
+    patch.setattr("vlmbench.evaluate.answer", silent)
+
+
+FAULTS = [
+    (blind, "regression", "vqa_accuracy .* regression"),
+    (swapped_pictures, "regression", "vqa_accuracy .* regression"),
+    (padded_right, "regression", "vqa_accuracy .* regression"),
+    (grey_pictures, "regression", "vqa_accuracy .* regression"),
+    (other_instruction, "BaselineError", "another protocol.*instruction: .*at length"),
+    (other_template, "BaselineError", "another protocol.*chat_template"),
+    (
+        shorter_limit,
+        "BaselineError",
+        'another protocol.*max_new_tokens: baseline "\\d+", this run "2"',
+    ),
+    (cut_short, "regression", "cut answers +baseline 0.0%"),
+    (sampling, "BaselineError", "another protocol.*decoding: .*greedy, do_sample True"),
+    (dropped_layer, "regression", "vqa_accuracy .* regression"),
+    (noisy_matrix, "regression", "vqa_accuracy .* regression"),
+    (shuffled_references, "BaselineError", "other samples.*are new or changed"),
+    (half_of_the_rows, "BaselineError", "other samples.*250 are missing"),
+    (bare_metric, "BaselineError", "vqa_accuracy gives the answer .* has changed"),
+    (other_encoder_layer, "BaselineError", "bertscore gives the answer .* has changed"),
+    (failing(1), "error", "1 of 500 samples have no answer: .*the picture is broken"),
+    (failing(10), "error", "10 of 500 samples have no answer"),
+    (swallowed, "regression", "empty answers"),
+]
+
+
+@pytest.mark.parametrize(
+    ("fault", "status", "says"), FAULTS, ids=lambda part: getattr(part, "__name__", None)
+)
+def test_a_fault_is_told(session, monkeypatch, fault, status, says):
+    bench = session()
+    fault(bench, monkeypatch)
+    found, said = verdict(bench)
+    assert (found, bool(re.search(says, said, re.S))) == (status, True), said
+
+
+def test_what_may_not_matter_does_not(session):
+    """Another batch size, one thread, other cells before it, a session that finds its run."""
+    threads = torch.get_num_threads()
+
+    def answers(bench, *cells):
+        by_dataset = {cell.dataset.name: cell for cell in bench.cells()}
+        made = [bench.run(by_dataset[name]) for name in cells]
+        assert bench.judge(by_dataset[DATASET], made[-1]).status == "pass"
+        return {name: scored.answer for name, scored in made[-1].samples.items()}
+
+    first = answers(session(), DATASET)
+    warm = session()
+    assert answers(warm, DATASET) == first
+    assert not warm.loads and warm.reused == [cell.id for cell in warm.cells()]
+    try:
+        torch.set_num_threads(1)
+        assert answers(session(batch_size=7), DATASET) == first
+    finally:
+        torch.set_num_threads(threads)
+    both = session(fresh=True)
+    (cell,) = both.cells()
+    other = replace(both.entries.datasets["scienceqa"], name="scienceqa")
+    both.datasets = [cell.dataset, other]
+    assert answers(both, "scienceqa", DATASET) == first
