@@ -10,7 +10,7 @@ bench: $(READY)
 	$(BIN)/pytest tests/benchmarks/test_regression.py -k "not lm"
 
 test: $(READY) lint
-	$(BIN)/pytest
+	$(BIN)/pytest -n 2
 
 lint: $(READY)
 	$(BIN)/ruff check .

@@ -164,7 +164,7 @@ def dropped_layer(bench, patch):
 
 def noisy_matrix(bench, patch):
     """Noise of one standard deviation on one matrix."""
-    weight = decoder(bench).layers[1].mlp.down_proj.weight.data
+    weight = decoder(bench).layers[1].mlp.gate_proj.weight.data
     weight += torch.randn(weight.shape, generator=torch.Generator().manual_seed(0)) * weight.std()
 
 

@@ -144,3 +144,31 @@ def test_baselines_are_written_only_when_asked(tmp_path: Path) -> None:
     assert judged(0.4, write="update", move_anchor=True) == "pass"
     assert judged(0.5) == "improved"
     assert judged(0.3, baseline_of="qwen2") == "regression"
+
+
+def test_what_only_all_comparisons_together_show(tmp_path: Path) -> None:
+    """Holm: after one regression is sure, the next is held against a milder level.
+
+    Of 11 comparisons the first is held against 1 % / 11; ten one-way flips, of a chance of 1 in
+    1024, are too few. They are enough against 1 % / 10.
+    """
+
+    def run(cell: Cell, lost: int) -> Run:
+        many = {}
+        for i in range(100):
+            scores = {"bertscore": 1.0, "anls": float(i >= lost)}
+            many[f"s{i}"] = replace(SCORED, answer=str(i < lost), scores=scores, cluster=f"s{i}")
+        return Run(cell.id, "embedded", {}, {}, {}, many)
+
+    session = bench(baselines=tmp_path, data=("docvqa",), write="new")
+    first, second, *_ = session.cells()
+    for cell in (first, second):
+        session.judge(cell, run(cell, 0))
+    judging = bench(baselines=tmp_path, data=("docvqa",))
+    judging.planned = 11
+    assert judging.judge(second, run(second, 10)).status == "inconclusive"
+    assert judging.settle() == [], "nothing is sure yet"
+    assert judging.judge(first, run(first, 11)).status == "regression"
+    assert judging.settle() == [second.id] == judging.late
+    assert judging.verdicts[second.id].status == "regression"
+    assert judging.settle() == [], "told once"
