@@ -8,6 +8,7 @@ what asking them one by one would teach, for a third of the work.
 from __future__ import annotations
 
 import itertools
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from random import Random
@@ -15,6 +16,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from transformers.models.qwen2_vl.modeling_qwen2_vl import apply_rotary_pos_emb
 
 from vlmbench.embedded import canvas, labels
 from vlmbench.embedded.canvas import Canvas
@@ -62,12 +64,31 @@ SEEING = Stage(
     Plan(800, muon_rate=2e-3, adamw_rate=1e-3, floor=0.4, save_every=100),
     {"scene": 0.25, "strip": 0.05, "page": 0.2, "choice": 0.1, "diagram": 0.4},
 )
-# The word was right long before its letter: the letter takes half of what is left.
-LETTERING = Stage(
-    "lettering",
-    Plan(760, muon_rate=1.6e-3, adamw_rate=8e-4, save_every=50),
-    {"scene": 0.2, "strip": 0.03, "page": 0.17, "choice": 0.05, "diagram": 0.55},
+# A word is matched with its option on text first, which is cheap; then on diagrams.
+MATCHING = Stage(
+    "matching",
+    Plan(300, muon_rate=3e-3, adamw_rate=1.5e-3, floor=0.3, save_every=50),
+    {"scene": 0.08, "strip": 0.01, "page": 0.06, "choice": 0.6, "diagram": 0.25},
 )
+CHOOSING = Stage(
+    "choosing",
+    Plan(750, muon_rate=2.2e-3, adamw_rate=1.1e-3, save_every=50),
+    {"scene": 0.16, "strip": 0.02, "page": 0.14, "choice": 0.1, "diagram": 0.58},
+)
+# What the letters cost the others is learnt again.
+POLISHING = Stage(
+    "polishing",
+    Plan(400, muon_rate=1.4e-3, adamw_rate=7e-4, save_every=50),
+    {"scene": 0.4, "strip": 0.03, "page": 0.22, "choice": 0.02, "diagram": 0.33},
+)
+# The letter of a choice takes three steps, and no answer's loss finds them: an option's word knows
+# its letter, the end of a prompt knows the right word, and looks for the option of that word.
+KNOWN_AFTER = {"own_word": 2, "own_letter": 3, "word": 4}
+"""Layers after which the hidden states are read as if they were the last."""
+SOUGHT_IN = 4
+"""The layer whose first head, where a letter is due, is to look at the option of that word."""
+_OPTION = re.compile(r"^([A-Z])\. (.+?)(?=<\||$)", re.MULTILINE)
+_PAIR = re.compile(r"(\S+) ([A-Z])(?=,|$)")
 
 
 def batch_maker(processor: Any, network: Any, stage: Stage) -> Callable[[int], list[Inputs]]:
@@ -94,7 +115,8 @@ def encode(
     """One lesson as one sequence; with `pictures`, labels stand in place of the pixels.
 
     `labels` are the answers' tokens, IGNORED elsewhere; `weights` let an answer count by the root
-    of its length; `segments` number the questions from 1, 0 is what they share.
+    of its length; `segments` number the questions from 1, 0 is what they share. What KNOWN_AFTER
+    names is a token each, `sought` a place in the sequence; IGNORED where there is none.
     """
     tokenizer = processor.tokenizer
     prompts = [render(processor, turn) for turn, _ in lesson]
@@ -109,8 +131,11 @@ def encode(
     ids, positions = [head["input_ids"]], [places]
     wanted = [torch.full_like(ids[0], IGNORED)]
     weights, segments = [torch.zeros(ids[0].shape)], [torch.zeros_like(ids[0])]
+    known = {name: [wanted[0]] for name in KNOWN_AFTER}
+    sought, begun = [wanted[0]], ids[0].shape[1]
     texts = [prompt[shared:] for prompt in prompts] + [answer for _, answer in lesson]
-    tokens = tokenizer(texts, add_special_tokens=False)["input_ids"]
+    split = tokenizer(texts, add_special_tokens=False, return_offsets_mapping=True)
+    tokens, offsets = split["input_ids"], split["offset_mapping"]
     for number, asked in enumerate(tokens[: len(lesson)], start=1):
         said = [*tokens[len(lesson) + number - 1], tokenizer.eos_token_id]
         length = len(asked) + len(said)
@@ -119,7 +144,18 @@ def encode(
         wanted.append(torch.tensor([[IGNORED] * len(asked) + said]))
         weights.append(torch.tensor([[0.0] * len(asked) + [len(said) ** -0.5] * len(said)]))
         segments.append(torch.full((1, length), number))
+        both = slice(number - 1, None, len(lesson))
+        marked, looked_up = _known(texts[both], offsets[both])
+        for name, marks in known.items():
+            marks.append(torch.full((1, length), IGNORED))
+            for place, word in marked[name].items():
+                marks[-1][0, place] = tokenizer(word, add_special_tokens=False)["input_ids"][0]
+        sought.append(torch.full((1, length), IGNORED))
+        for place, option in looked_up.items():
+            sought[-1][0, place] = begun + option
+        begun += length
     made = {"input_ids": ids, "labels": wanted, "weights": weights, "segments": segments}
+    made |= {"sought": sought, **known}
     batch = {name: torch.cat(parts, dim=1) for name, parts in made.items()}
     batch["position_ids"] = torch.cat(positions, dim=2)
     if shown:
@@ -129,6 +165,30 @@ def encode(
             seen = torch.cat([labels.of(pictures[picture]) for picture in shown])
         batch["pixel_values"] = seen
     return batch
+
+
+def _known(
+    texts: list[str], offsets: list[list[tuple[int, int]]]
+) -> tuple[dict[str, dict[int, str]], dict[int, int]]:
+    """What is known at which token of a prompt and its answer; which option is sought at which.
+
+    `offsets` say where in the two texts each token begins and ends.
+    """
+    (prompt, answer), (asked, said) = texts, offsets
+    options = {option[1]: option for option in _OPTION.finditer(prompt)}
+    ends = {end: place for place, (_, end) in enumerate(asked)}
+    places = {letter: ends[option.end()] for letter, option in options.items()}
+    found = {0: answer} if answer in options else {}
+    for pair in _PAIR.finditer(answer):
+        if pair[2] in options and options[pair[2]][2] == pair[1]:
+            found[next(i for i, (start, _) in enumerate(said) if start == pair.start(2))] = pair[2]
+    due = {len(asked) + i - 1: letter for i, letter in found.items()}
+    known = {
+        "own_word": {place: options[letter][2] for letter, place in places.items()},
+        "own_letter": {place: letter for letter, place in places.items()},
+        "word": {place: options[letter][2] for place, letter in due.items()},
+    }
+    return known, {place: places[letter] for place, letter in due.items()}
 
 
 def _shared(tokenizer: Any, prompts: list[str]) -> int:
@@ -153,6 +213,7 @@ def _stacked(sequences: list[Inputs]) -> Inputs:
     longest = max(one["input_ids"].shape[1] for one in sequences)
     # Padding is a segment that nothing asked belongs to.
     fill = {"input_ids": 0, "labels": IGNORED, "weights": 0, "segments": -1, "position_ids": 0}
+    fill |= dict.fromkeys([*KNOWN_AFTER, "sought"], IGNORED)
     batch = {}
     for name, value in fill.items():
         rows = [
@@ -173,16 +234,53 @@ def _visible(segments: Tensor) -> Tensor:
 
 
 def loss(network: Any, batch: Inputs) -> Tensor:
-    """Mean cross entropy of the answers' tokens, weighed as `encode` says."""
+    """Of the answers, and of the steps that lead to a letter.
+
+    The steps (KNOWN_AFTER, SOUGHT_IN) are read from the hidden states; the network has no part
+    that is only for them.
+    """
     inputs = {name: batch[name] for name in ("input_ids", "position_ids")}
     inputs |= {n: batch[n] for n in ("pixel_values", "image_grid_thw") if n in batch}
     mask = _visible(batch["segments"])
-    hidden = network.model(**inputs, attention_mask=mask, use_cache=False).last_hidden_state
+    out = network.model(**inputs, attention_mask=mask, use_cache=False, output_hidden_states=True)
+    decoder, head = network.model.language_model, network.lm_head
+    asked = batch["labels"][:, 1:] != IGNORED
+    total = answered(head(out.last_hidden_state[:, :-1][asked]), batch)
+    for name, layers in KNOWN_AFTER.items():
+        due = batch[name] != IGNORED
+        early = head(decoder.norm(out.hidden_states[layers][due]))
+        total = total + _mean(early, batch[name][due])
+    return total + _sought(decoder, out.hidden_states, batch, mask)
+
+
+def answered(logits: Tensor, batch: Inputs) -> Tensor:
+    """Mean cross entropy of the answers' tokens [tokens, words], weighed as `encode` says."""
     labels, weights = batch["labels"][:, 1:], batch["weights"][:, 1:]
     asked = labels != IGNORED
-    logits = network.lm_head(hidden[:, :-1][asked])
     each = nn.functional.cross_entropy(logits, labels[asked], reduction="none")
     return (each * weights[asked]).sum() / weights[asked].sum()
+
+
+def _mean(logits: Tensor, wanted: Tensor) -> Tensor:
+    """Mean cross entropy; 0 of nothing."""
+    return nn.functional.cross_entropy(logits, wanted, reduction="sum") / max(1, len(wanted))
+
+
+def _sought(decoder: Any, hidden: tuple[Tensor, ...], batch: Inputs, mask: Tensor) -> Tensor:
+    """Cross entropy of where the first head of layer SOUGHT_IN looks."""
+    layer = decoder.layers[SOUGHT_IN]
+    at = layer.input_layernorm(hidden[SOUGHT_IN])
+    split = (*at.shape[:2], -1, layer.self_attn.head_dim)
+    queries, keys = (
+        project(at).view(split)[:, :, :1].transpose(1, 2)
+        for project in (layer.self_attn.q_proj, layer.self_attn.k_proj)
+    )
+    turned = decoder.rotary_emb(at, batch["position_ids"])
+    queries, keys = (part[:, 0] for part in apply_rotary_pos_emb(queries, keys, *turned))
+    due = batch["sought"] != IGNORED
+    looks = torch.einsum("nd,ntd->nt", queries[due], keys[due.nonzero()[:, 0]])
+    looks = (looks * layer.self_attn.scaling).masked_fill(~mask[:, 0][due], -torch.inf)
+    return _mean(looks, batch["sought"][due])
 
 
 @torch.no_grad()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 from random import Random
 
 from vlmbench.embedded.canvas import COLORS, Canvas, Color, Thing, shade
@@ -25,6 +26,8 @@ class Diagram:
     lecture: str
     reading: str
     """What is on it, in words; the answer follows from it."""
+    steps: dict[str, str]
+    """Questions on the way to the answer, and the same question asked of the other things."""
 
 
 def draw(rng: Random, kind: str | None = None) -> Diagram:
@@ -40,21 +43,13 @@ def _diagram(
     asked: tuple[str, str, list[str]],
     notes: tuple[str, str],
     reading: str,
+    steps: dict[str, str],
     rng: Random,
 ) -> Diagram:
-    (kind, subject), (question, right, wrong), (hint, lecture) = name, asked, notes
+    question, right, wrong = asked
     choices = rng.sample([right, *wrong], len(wrong) + 1)
-    return Diagram(
-        kind,
-        subject,
-        canvas,
-        question,
-        tuple(choices),
-        choices.index(right),
-        hint,
-        lecture,
-        reading,
-    )
+    answer = choices.index(right)
+    return Diagram(*name, canvas, question, tuple(choices), answer, *notes, reading, steps)
 
 
 _LEVELS = (
@@ -96,6 +91,8 @@ def _food_chain(canvas: Canvas, rng: Random) -> Diagram:
             "In a food chain each living thing eats the one before.",
         ),
         ", ".join(chain),
+        {f"What does the {eater} eat?": eaten for eaten, eater in pairwise(chain)}
+        | {f"Which animal eats the {eaten}?": eater for eaten, eater in pairwise(chain)},
         rng,
     )
 
@@ -119,6 +116,11 @@ def _magnets(canvas: Canvas, rng: Random) -> Diagram:
         ("Will these magnets attract or repel each other?", words[0], [words[1]]),
         ("Look at the poles that face each other.", "Opposite poles attract, like poles repel."),
         ", ".join(" ".join(bar) for bar in pair),
+        {
+            "Which poles face each other?": f"{pair[0][1]} {pair[1][0]}",
+            "Are the poles that face each other alike?": "no" if attract else "yes",
+            "Do these magnets attract or repel each other?": words[0],
+        },
         rng,
     )
 
@@ -152,6 +154,13 @@ def _punnett(canvas: Canvas, rng: Random) -> Diagram:
         ("Which genotype belongs in the box with the question mark?", right, wrong),
         ("Each parent gives one letter.", "A Punnett square pairs one allele of each parent."),
         ", ".join(" ".join(letters) for letters in parents),
+        {
+            "Where is the question mark?": ("top ", "bottom ")[row] + ("left", "right")[column],
+            "Which letter is above the question mark?": parents[0][column],
+            "Which letter is left of the question mark?": parents[1][row],
+            "Which letters meet at the question mark?": f"{parents[0][column]} {parents[1][row]}",
+            "What genotype is hidden?": right,
+        },
         rng,
     )
 
@@ -167,6 +176,7 @@ def _thermometers(canvas: Canvas, rng: Random) -> Diagram:
     warmer = rng.random() < 0.5
     first = (levels[0] > levels[1]) == warmer
     words = ("left", "right") if first else ("right", "left")
+    sides = words if warmer else words[::-1]
     asked = "hotter" if warmer else "colder"
     return _diagram(
         ("thermometers", "physics"),
@@ -174,6 +184,12 @@ def _thermometers(canvas: Canvas, rng: Random) -> Diagram:
         (f"Which thermometer shows the {asked} day?", words[0], [words[1]]),
         ("The red column rises with heat.", "A thermometer measures temperature."),
         f"left {levels[0]}, right {levels[1]}",
+        {
+            "How high is the left column?": str(levels[0]),
+            "How high is the right column?": str(levels[1]),
+            "Which thermometer is hotter?": sides[0],
+            "Which thermometer is colder?": sides[1],
+        },
         rng,
     )
 
@@ -199,6 +215,11 @@ def _bars(canvas: Canvas, rng: Random) -> Diagram:
         ),
         ("Compare the tops of the bars.", "A bar chart shows amounts by height."),
         ", ".join(f"{color} {height}" for color, height in zip(colors, heights, strict=True)),
+        {
+            f"How high is the {colors[0]} bar?": str(heights[0]),
+            "Which color is the tallest?": colors[heights.index(max(heights))],
+            "Which color is the shortest?": colors[heights.index(min(heights))],
+        },
         rng,
     )
 
@@ -229,6 +250,7 @@ def _matter(canvas: Canvas, rng: Random) -> Diagram:
         ),
         ("Look at how close the particles are.", "Particles of a gas are far apart."),
         state,
+        {"Is it a solid, a liquid or a gas?": state},
         rng,
     )
 
@@ -248,7 +270,8 @@ def _map(canvas: Canvas, rng: Random) -> Diagram:
         canvas.pen.ellipse((x - 3, y - 3, x + 3, y + 3), fill=(180, 30, 30))
         canvas.text(x + 6, y, name, font=SANS, size=14)
     north = rng.random() < 0.5
-    right = names[rows.index(min(rows) if north else max(rows))]
+    by_row = [name for _, name in sorted(zip(rows, names, strict=True))]
+    right = by_row[0 if north else -1]
     return _diagram(
         ("map", "geography"),
         canvas,
@@ -258,7 +281,8 @@ def _map(canvas: Canvas, rng: Random) -> Diagram:
             [name for name in names if name != right],
         ),
         ("North is at the top.", "Maps usually show north at the top."),
-        ", ".join(sorted(names, key=lambda name: rows[names.index(name)])),
+        ", ".join(by_row),
+        {"Which town is at the top?": by_row[0], "Which town is at the bottom?": by_row[-1]},
         rng,
     )
 

@@ -94,10 +94,14 @@ def _there(things: list[Thing], rng: Random) -> dict[str, str]:
     return {name: "yes" if name in names else "no" for name in [rng.choice(things).name, *mixed]}
 
 
+# Things on them are compared before they can be named.
+_HARD = ("bars", "punnett", "thermometers")
+
+
 def _diagram(number: int) -> Lesson:
     rng = rows.rng_of("lesson_diagram", "train", number)
-    diagram = diagrams.draw(rng)
-    answers = {"Read the diagram.": diagram.reading}
+    diagram = diagrams.draw(rng, rng.choice([*diagrams.MAKERS, *_HARD]))
+    answers = {"Read the diagram.": diagram.reading} | diagram.steps
     right = diagram.choices[diagram.answer]
     asked = ""
     for _ in range(5):
@@ -116,15 +120,18 @@ def _choice(number: int) -> Lesson:
     """A word is looked up among lettered choices, on text alone."""
     rng = rows.rng_of("lesson_choice", "train", number)
     lesson: Lesson = []
-    for _ in range(4):
+    for i in range(7):
         words = rng.sample(_words(), rng.randint(2, 4))
         letters = {word: chr(65 + i) for i, word in enumerate(words)}
         options = "\n".join(f"{letter}. {word}" for word, letter in letters.items())
         one, several = rng.choice(words), rng.sample(words, len(words))
-        asked = f"Which option is {one}?\n{options}\n{LETTER_ONLY}"
-        lesson.append((Turn((), asked, INSTRUCTION), letters[one]))
-    asked = f"Which options are {', '.join(several)}?\n{options}"
-    return [*lesson, (Turn((), asked, INSTRUCTION), _pairs(several, letters))]
+        if i % 2:
+            asked, answer = f"Which option is {one}?\n{options}\n{LETTER_ONLY}", letters[one]
+        else:
+            asked = f"Which options are {', '.join(several)}?\n{options}"
+            answer = _pairs(several, letters)
+        lesson.append((Turn((), asked, INSTRUCTION), answer))
+    return lesson
 
 
 def _pairs(asked: list[str], table: Mapping[str, str]) -> str:

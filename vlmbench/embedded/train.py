@@ -37,7 +37,9 @@ def run(name: str, work: Path) -> None:
     school.answer(curriculum.EXPLAINING)
     school.translate()
     school.answer(curriculum.SEEING)
-    school.answer(curriculum.LETTERING)
+    school.answer(curriculum.MATCHING)
+    school.answer(curriculum.CHOOSING)
+    school.answer(curriculum.POLISHING)
     _finish(school.network, school.processor, CHECKPOINTS / name)
 
 

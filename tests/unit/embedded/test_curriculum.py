@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 
 import pytest
@@ -14,7 +15,7 @@ from vlmbench.embedded.labels import CLASSES, SHADES, LabelSight
 from vlmbench.embedded.lessons import LESSONS, exam
 from vlmbench.prompting import IGNORED, encode_answered
 
-STAGES = (curriculum.FINDING, curriculum.ANSWERING, curriculum.SEEING)
+STAGES = (curriculum.FINDING, curriculum.ANSWERING, curriculum.SEEING, curriculum.CHOOSING)
 
 
 @pytest.fixture(scope="module")
@@ -28,9 +29,24 @@ def network(processor):
     return blank.network(processor.tokenizer).eval()
 
 
+@pytest.fixture
+def heard(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """The loss of the answers alone, each time it is worked out."""
+    losses: list[float] = []
+    answered = curriculum.answered
+
+    def listening(*parts):
+        loss = answered(*parts)
+        losses.append(loss.item())
+        return loss
+
+    monkeypatch.setattr(curriculum, "answered", listening)
+    return losses
+
+
 @pytest.mark.parametrize("name", LESSONS)
 @torch.no_grad()
-def test_a_sequence_asks_what_its_questions_ask_alone(processor, network, name: str) -> None:
+def test_a_sequence_asks_what_its_questions_ask_alone(processor, network, heard, name: str) -> None:
     lessons = [LESSONS[name](number) for number in (1, 2)]
     apart = []
     for lesson in lessons:
@@ -44,9 +60,54 @@ def test_a_sequence_asks_what_its_questions_ask_alone(processor, network, name: 
     weighed = sum(float((each.sum(1) / counts.sqrt()).sum()) for each, counts in apart)
     expected = weighed / sum(float(counts.sqrt().sum()) for _, counts in apart)
     made = [curriculum.encode(processor, network, lesson) for lesson in lessons]
-    assert float(curriculum.loss(network, curriculum._stacked(made))) == pytest.approx(
-        expected, abs=1e-5
+    whole = curriculum.loss(network, curriculum._stacked(made))
+    assert heard == [pytest.approx(expected, abs=1e-5)]
+    # Beyond the answers there are the steps to a letter, where a letter is asked for.
+    assert (float(whole) > heard[0]) == (name in ("choice", "diagram"))
+
+
+@pytest.mark.parametrize("name", ["choice", "diagram"])
+def test_the_steps_to_a_letter_are_those_of_its_option(processor, network, name: str) -> None:
+    lesson = LESSONS[name](5)
+    batch = curriculum.encode(processor, network, lesson)
+    spoken = [processor.tokenizer.decode([token]) for token in batch["input_ids"][0]]
+    parts = {part: batch[part][0].tolist() for part in ("own_word", "own_letter", "word", "sought")}
+    due = [place for place, option in enumerate(parts["sought"]) if option != IGNORED]
+    letters = [letter for _, answer in lesson for letter in re.findall(r"\b[A-D]\b", answer)]
+    assert len(due) == len(letters) > 0
+    for place in due:
+        option = parts["sought"][place]
+        # The letter is said next; it is that of the option, whose word is known by now.
+        assert batch["labels"][0, place + 1] == parts["own_letter"][option]
+        assert parts["word"][place] == parts["own_word"][option]
+        assert batch["segments"][0, place] == batch["segments"][0, option]
+        word = processor.tokenizer.decode([parts["word"][place]])
+        assert spoken[option].strip() == word
+    told = {place for place, token in enumerate(parts["word"]) if token != IGNORED}
+    assert told == set(due)
+
+
+@torch.no_grad()
+def test_where_a_head_looks_is_what_attention_gives(processor, network) -> None:
+    """The loss works out the attention of one head by itself: it is the network's own."""
+    batch = curriculum._stacked([curriculum.encode(processor, network, LESSONS["choice"](5))])
+    mask = curriculum._visible(batch["segments"])
+    network.set_attn_implementation("eager")
+    out = network.model(
+        input_ids=batch["input_ids"],
+        position_ids=batch["position_ids"],
+        attention_mask=torch.zeros(mask.shape).masked_fill(~mask, -torch.inf),
+        output_hidden_states=True,
+        output_attentions=True,
     )
+    network.set_attn_implementation("sdpa")
+    looks = out.attentions[curriculum.SOUGHT_IN][:, 0]
+    due = (batch["sought"] != IGNORED).nonzero()
+    chosen = [looks[b, t, batch["sought"][b, t]] for b, t in due.tolist()]
+    expected = -torch.stack(chosen).log().mean()
+    decoder = network.model.language_model
+    found = curriculum._sought(decoder, out.hidden_states, batch, mask)
+    assert float(found) == pytest.approx(float(expected), abs=1e-5)
 
 
 def test_a_lesson_on_labels_is_the_lesson_on_pixels(processor, network) -> None:
@@ -67,7 +128,7 @@ def test_a_lesson_on_labels_is_the_lesson_on_pixels(processor, network) -> None:
 
 
 @pytest.mark.parametrize("stage", STAGES, ids=lambda stage: stage.name)
-def test_a_stage_is_learnt_from_whole_answers(processor, stage: curriculum.Stage) -> None:
+def test_a_stage_is_learnt_from_whole_answers(processor, heard, stage: curriculum.Stage) -> None:
     torch.manual_seed(0)
     network = blank.network(processor.tokenizer)
     if not stage.sight:
@@ -78,7 +139,7 @@ def test_a_stage_is_learnt_from_whole_answers(processor, stage: curriculum.Stage
     assert network.lm_head.weight.grad.abs().sum() > 0
     first = next(network.model.visual.parameters())
     assert first.grad.abs().sum() > 0, "what is seen takes part"
-    assert before.item() == pytest.approx(6.46, abs=0.2), "nothing is known: log(640)"
+    assert heard == [pytest.approx(6.46, abs=0.2)], "nothing is known: log(640)"
     assert set(curriculum.exact(network, processor, stage.sight, 2).values()) == {0.0}
 
 
