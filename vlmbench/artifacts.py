@@ -62,16 +62,17 @@ class Store:
         path = self._path(key, "run")
         try:
             text = path.read_text(encoding="utf-8")
-            os.utime(path)
         except FileNotFoundError:
             return None
         except (OSError, ValueError) as error:
-            self._trouble(f"{path} cannot be read ({error}): answered again")
+            self._trouble(f"{path.name} in the cache cannot be read ({error}): answered again")
             return None
         digest, _, body = text.partition("\n")
         if digest == _digest(body):
+            with suppress(OSError):  # a folder that can only be read serves as well
+                os.utime(path)
             return Run.from_json(body)
-        self._trouble(f"{path} is damaged: answered again")
+        self._trouble(f"{path.name} in the cache is damaged: answered again")
         return None
 
     def keep(self, key: str, run: Run) -> Run:
@@ -83,7 +84,6 @@ class Store:
             path.parent.mkdir(parents=True, exist_ok=True)
             part.write_text(f"{_digest(body)}\n{body}", encoding="utf-8")
             part.replace(path)
-            self._path(key, "journal").unlink(missing_ok=True)
         except OSError as error:
             self._trouble(f"the run of {run.cell} is not kept in {self.folder}: {error}")
             with suppress(OSError):
@@ -105,8 +105,11 @@ class Store:
 
     def entries(self) -> list[Entry]:
         """All that is kept, the least recently used first."""
-        paths = [p for p in self._root().glob("*/*") if p.is_file()]
-        return sorted(map(_entry, paths), key=lambda entry: entry.used)
+        found = []
+        for path in self._root().glob("*/*"):
+            with suppress(FileNotFoundError):  # another session has just dropped it
+                found.append(_entry(path))
+        return sorted(found, key=lambda entry: entry.used)
 
     def trim(self, size: int) -> list[Entry]:
         """Drop the least recently used entries until at most `size` bytes are left; those dropped.
@@ -132,7 +135,9 @@ class Store:
 
     def _delete(self, path: Path) -> None:
         try:
-            path.unlink(missing_ok=True)
+            path.unlink()
+        except (FileNotFoundError, NotADirectoryError):
+            return
         except OSError as error:
             raise ArtifactError(
                 f"{path} cannot be deleted: {error.strerror}. Mend the permissions of "
@@ -161,6 +166,11 @@ class Journal:
             digest, _, body = line.partition(" ")
             if digest == _digest(body):
                 yield json.loads(body)
+
+    def drop(self) -> None:
+        """Its run is finished."""
+        with suppress(OSError):
+            self.path.unlink()
 
     def add(self, line: Mapping[str, Any]) -> None:
         """Add a line, in one write: two processes that answer the same cell may share the file."""

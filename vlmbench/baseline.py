@@ -102,7 +102,10 @@ def of_run(
 
 
 def over_samples_of(run: Run, baseline: Baseline, metrics: Mapping[str, Metric]) -> Baseline:
-    """The baseline over fewer samples: what depends on all that are scored is scored anew."""
+    """The baseline as the run's samples alone would have it.
+
+    What depends on all samples that are scored together is scored anew for those the run has.
+    """
     names = [name for name in run.samples if name in baseline.samples]
     if len(names) == len(baseline.samples):
         return baseline

@@ -6,7 +6,7 @@ import dataclasses
 import gc
 import sys
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -55,6 +55,7 @@ class Bench:
     latencies: dict[str, float] = field(default_factory=dict)
     """Median seconds an answer takes in a probe batch, by cell."""
     _loaded: Variant | None = None
+    _lent: bool = False
     _samples: dict[str, Samples] = field(default_factory=dict)
     _unloadable: dict[str, VlmbenchError] = field(default_factory=dict)
     _failed: dict[str, VlmbenchError] = field(default_factory=dict)
@@ -69,7 +70,10 @@ class Bench:
             catalogue.find("compression", name, self.entries.compressions)
             for name in self.options.compressions or self.entries.compressions
         ]
-        self._check_axes()
+        selection.check(self.models, self.compressions, self.datasets)
+        if not self.cells():
+            named = [", ".join(e.name for e in axis) for axis in (self.models, self.datasets)]
+            raise UsageError(f"nothing to run: no model ({named[0]}) answers the data ({named[1]})")
         self.store = Store(self.options.cache or default_folder())
         self._waivers_path = self.options.baselines / self.options.tier / gates.WAIVERS
         self.waivers = gates.read_waivers(
@@ -91,13 +95,16 @@ class Bench:
         """The cell of that id."""
         return next(cell for cell in self.cells() if cell.id == name)
 
-    def variant(self, model: Model, compression: Compression) -> Variant:
-        """The loaded variant; the one before it is dropped first."""
+    def variant(self, model: Model, compression: Compression, *, lent: bool = False) -> Variant:
+        """The loaded variant; the one before it is dropped first.
+
+        `lent`: to a test, which may change it; what it then answers is not kept.
+        """
         from vlmbench.variant import load
 
         wanted = f"{model.name}_{compression.name}"
         if self._loaded is None or self._loaded.name != wanted:
-            self._loaded = None
+            self._loaded, self._lent = None, False
             # pytest keeps the frames of a failed test, and with them its variant, for a debugger.
             for kept in ("last_value", "last_traceback", "last_exc"):
                 setattr(sys, kept, None)
@@ -115,6 +122,7 @@ class Bench:
                 error.__traceback__ = error.__context__ = None
                 self._unloadable[wanted] = error
                 raise
+        self._lent = self._lent or lent
         return self._loaded
 
     def samples(self, dataset: Dataset) -> Samples:
@@ -142,23 +150,24 @@ class Bench:
 
     def _evaluated(self, cell: Cell, progress: Progress) -> Run:
         from vlmbench.evaluate import evaluate, identity
+        from vlmbench.variant import check_device
 
         options, samples = self.options, self.samples(cell.dataset)
-        key = key_of(
-            identity(
-                cell,
-                self._source("model", cell.model),
-                samples,
-                self.entries.metrics,
-                tier=options.tier,
-                dtype=options.dtype,
-                device=options.device,
-                batch_size=options.batch_size,
-            )
+        check_device(options.device)
+        identified = identity(
+            cell,
+            self._source("model", cell.model),
+            samples,
+            self.entries.metrics,
+            tier=options.tier,
+            dtype=options.dtype,
+            device=options.device,
+            batch_size=options.batch_size,
         )
-        if options.fresh:
+        key = key_of(identified or {})
+        if identified and options.fresh:
             self.store.forget(key)
-        if stored := self.store.run(key):
+        if identified and (stored := self.store.run(key)):
             self.reused.append(cell.id)
             return stored
         variant = self.variant(cell.model, cell.compression)
@@ -170,6 +179,8 @@ class Bench:
             progress(cell, answered, total)
 
         progress(cell, 0, total)
+        kept = identified is not None and not self._lent
+        journal = self.store.journal(key) if kept else None
         run = evaluate(
             cell,
             variant,
@@ -177,11 +188,15 @@ class Bench:
             self.entries.metrics,
             tier=options.tier,
             batch_size=options.batch_size,
-            journal=self.store.journal(key),
+            journal=journal,
             done=done,
         )
         # A sample without an answer may have one the next time.
-        return run if run.errors else self.store.keep(key, run)
+        if kept and not run.errors:
+            run = self.store.keep(key, run)
+        if journal:
+            journal.drop()
+        return run
 
     def baseline_path(self, cell: Cell) -> Path:
         """Where the cell's baseline is, or belongs."""
@@ -199,13 +214,17 @@ class Bench:
             anchor = self.options.move_anchor
             self.written.append(update.write(path, run, cell.dataset.gates, move_anchor=anchor))
         baseline = baselines.load(path, f"{path.stem}-{cell.dataset.name}", tier)
+        from vlmbench.evaluate import chosen_metrics
+
+        metrics = chosen_metrics(cell.dataset, self.entries.metrics, tier)
+        twin = self._twin(cell)
         verdict = compare(
             run,
-            baselines.over_samples_of(run, baseline, self.entries.metrics),
+            baselines.over_samples_of(run, baseline, metrics),
             cell.dataset.gates,
             partial=self.options.limit is not None,
             comparisons=self.planned,
-            twin=self._twin(cell),
+            twin=twin and baselines.over_samples_of(run, twin, metrics),
             promised=getattr(cell.compression, "recovery", 0.0),
             tolerated=self.options.error_budget,
             waived=frozenset(w.metric for w in self._waivers_of(cell.id) if not w.expired),
@@ -265,20 +284,6 @@ class Bench:
                     late.append(cell)
         self.late = list(dict.fromkeys(late))
         return self.late
-
-    def _check_axes(self) -> None:
-        axes: dict[str, Sequence[Model | Compression | Dataset]] = {
-            "model": self.models,
-            "compression": self.compressions,
-            "data set": self.datasets,
-        }
-        for kind, entries in axes.items():
-            for name, count in Counter(entry.name for entry in entries).items():
-                if count > 1:
-                    raise UsageError(f"{kind} {name!r} is named {count} times: name it once")
-        if not self.cells():
-            models, _, datasets = (", ".join(e.name for e in entries) for entries in axes.values())
-            raise UsageError(f"nothing to run: no model ({models}) answers the data ({datasets})")
 
     def _source(self, kind: str, entry: Model | Dataset) -> Source:
         try:

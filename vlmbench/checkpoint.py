@@ -38,8 +38,10 @@ def checkpoint_digests(source: Source) -> dict[str, str]:
     for part, patterns in _DIGESTED.items():
         digest = hashlib.sha256()
         for path in sorted({path for pattern in patterns for path in folder.glob(pattern)}):
-            stat = path.stat()
-            digest.update(f"{path.name} {_sha256(path, stat.st_mtime_ns, stat.st_size)}\n".encode())
+            with explained(source, path.name):
+                stat = path.stat()
+                content = _sha256(path, stat.st_mtime_ns, stat.st_size)
+            digest.update(f"{path.name} {content}\n".encode())
         digests[part] = digest.hexdigest()[:32]
     return digests
 
@@ -178,7 +180,11 @@ def where(source: Source) -> dict[str, Any]:
 @contextmanager
 def explained(source: Source, what: str) -> Iterator[None]:
     """Turn the loader's many exceptions into one that says what to do."""
-    from huggingface_hub.errors import HfHubHTTPError, StrictDataclassError
+    from huggingface_hub.errors import (
+        HfHubHTTPError,
+        HFValidationError,
+        StrictDataclassError,
+    )
     from safetensors import SafetensorError
 
     try:
@@ -189,6 +195,7 @@ def explained(source: Source, what: str) -> Iterator[None]:
         SafetensorError,
         StrictDataclassError,
         HfHubHTTPError,
+        HFValidationError,
     ) as error:
         if is_folder(source):
             todo = "The folder is incomplete or damaged: copy or save the checkpoint again."

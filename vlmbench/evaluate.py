@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-import inspect
-import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
-from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +14,7 @@ from vlmbench.answering import Answer, answer
 from vlmbench.checkpoint import checkpoint_digests
 from vlmbench.errors import VlmbenchError
 from vlmbench.prompting import turn
+from vlmbench.provenance import files_of
 from vlmbench.run import Run, Scored, content_hash
 from vlmbench.spec import Cell, Dataset, Metric, Sample, Source
 
@@ -46,15 +44,19 @@ def evaluate(
     chosen = chosen_metrics(cell.dataset, metrics, tier)
     turns = {sample.id: turn(cell.dataset, sample) for sample in samples.items}
     errors: dict[str, VlmbenchError] = {}
-    known, seconds = _known(journal)
+    lines = list(journal.lines()) if journal else []
+    known = {name: Answer(**made) for line in lines for name, made in line["answers"].items()}
+    seconds, high = sum(li["seconds"] for li in lines), max([0, *(li["peak"] for li in lines)])
     start = time.perf_counter()
 
     def keep(made: Mapping[str, Answer]) -> None:
-        nonlocal start, seconds
+        nonlocal start, seconds, high
         took = time.perf_counter() - start
         start, seconds = start + took, seconds + took
+        high = max(high, measure.peak_bytes(variant.device))
         if journal:
-            journal.add({"seconds": took, "answers": {n: asdict(a) for n, a in made.items()}})
+            answers = {name: asdict(answer) for name, answer in made.items()}
+            journal.add({"seconds": took, "peak": high, "answers": answers})
 
     with measure.peak_memory(variant.device) as peak:
         answers = answer(
@@ -81,17 +83,10 @@ def evaluate(
         health=_health(answers),
         footprint_bytes=variant.census.footprint_bytes,
         file_bytes=variant.file_bytes,
-        peak_bytes=peak.peak_bytes,
+        peak_bytes=max(high, peak.peak_bytes),
         seconds=seconds,
         left_out=samples.left_out,
     )
-
-
-def _known(journal: Journal | None) -> tuple[dict[str, Answer], float]:
-    """What was answered before, and the seconds it took."""
-    lines = list(journal.lines()) if journal else []
-    known = {name: Answer(**made) for line in lines for name, made in line["answers"].items()}
-    return known, sum(line["seconds"] for line in lines)
 
 
 def identity(
@@ -104,12 +99,15 @@ def identity(
     dtype: str | None,
     device: str,
     batch_size: int,
-) -> dict[str, Any]:
-    """All that could change the cell's run, known before anything is loaded.
+) -> dict[str, Any] | None:
+    """All that could change the cell's run, known before anything is loaded; None: unknown.
 
     The chat template is one of the files that the subject hashes.
     """
     chosen = chosen_metrics(cell.dataset, metrics, tier)
+    sources = _sources(cell, chosen)
+    if sources is None:
+        return None
     environment = measure.environment(device)
     return {
         "cell": cell.id,
@@ -119,28 +117,29 @@ def identity(
         "samples": [[sample.id, sample.cluster, content_hash(sample)] for sample in samples.items],
         "left_out": samples.left_out,
         "batch_size": batch_size,
-        "sources": _sources(cell, chosen),
+        "sources": sources,
+        "device": device.split(":")[0],
         "environment": {name: environment[name] for name in measure.DECISIVE},
     }
 
 
-def _sources(cell: Cell, metrics: Mapping[str, Metric]) -> str:
-    """Hash of this package's code, and of the files in which a user's own entries are."""
-    makers: list[Callable[..., Any]] = [type(cell.compression), cell.dataset.read]
+def _sources(cell: Cell, metrics: Mapping[str, Metric]) -> str | None:
+    """Hash of this package's code and of the files a user's own entries are made of.
+
+    None where those cannot be found out: what cannot be seen may have changed.
+    """
+    makers: list[Any] = [type(cell.compression), cell.dataset.read]
     makers += [metric.score for metric in metrics.values()]
-    digest = hashlib.sha256(_package())
+    files = set(Path(__file__).resolve().parent.rglob("*.py"))
     for maker in makers:
-        try:
-            digest.update(Path(inspect.getfile(inspect.unwrap(maker))).read_bytes())
-        except (TypeError, OSError):
-            digest.update(os.urandom(16))  # what cannot be seen may have changed
+        own = files_of(maker)
+        if not own:
+            return None
+        files |= own
+    digest = hashlib.sha256()
+    for file in sorted(files):
+        digest.update(hashlib.sha256(file.read_bytes()).digest())
     return digest.hexdigest()[:16]
-
-
-@cache
-def _package() -> bytes:
-    files = sorted(Path(__file__).parent.rglob("*.py"))
-    return b"".join(hashlib.sha256(file.read_bytes()).digest() for file in files)
 
 
 def chosen_metrics(dataset: Dataset, metrics: Mapping[str, Metric], tier: str) -> dict[str, Metric]:
@@ -193,7 +192,7 @@ def _scored(
             question=sample.question,
             references=sample.references,
             answer=texts[i],
-            scores={name: column[i] for name, column in columns.items()},
+            scores={name: float(column[i]) for name, column in columns.items()},
             cluster=sample.cluster or sample.id,
         )
         for i, sample in enumerate(samples)

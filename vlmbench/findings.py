@@ -12,7 +12,7 @@ from vlmbench.baseline import Baseline
 from vlmbench.run import Run, one_line
 from vlmbench.spec import Gate
 
-_JUMP = 0.02
+_JUMP = {"empty": 0.01, "cut": 0.02, "repeating": 0.02, "commonest": 0.02}
 """The rise of a share of unhealthy answers that is forgiven."""
 _CONSTANT = 0.9
 """Above this share of one and the same answer the picture no longer matters."""
@@ -73,7 +73,7 @@ def health(run: Run, baseline: Baseline, level: float) -> Iterator[Finding]:
         answers = (now - then) * len(run.samples)
         if name == "commonest" and now < _CONSTANT:
             continue  # which of a few letters a model prefers is no fault
-        if now - then > _JUMP + 1e-9 and answers >= stats.smallest_flips(level) - 1e-6:
+        if now - then > _JUMP[name] + 1e-9 and answers >= stats.smallest_flips(level) - 1e-6:
             yield Finding(f"{name} answers", f"{then:.1%}", f"{now:.1%}")
 
 

@@ -19,9 +19,9 @@ if TYPE_CHECKING:
 
 _PACKAGES = (
     *("torch", "torchvision", "transformers", "tokenizers", "bitsandbytes", "accelerate"),
-    *("numpy", "pillow"),
+    *("numpy", "pillow", "bert-score", "pycocoevalcap", "rapidfuzz"),
 )
-DECISIVE = (*_PACKAGES, "device_kind", "device_name", "cuda", "cpu_capability")
+DECISIVE = (*_PACKAGES, "python", "device_kind", "device_name", "cuda", "cpu_capability")
 """What of an environment could change an answer."""
 
 
@@ -94,14 +94,14 @@ def peak_memory(device: str) -> Iterator[Peak]:
     try:
         yield peak
     finally:
-        peak.peak_bytes = _read_peak(device)
+        peak.peak_bytes = peak_bytes(device)
 
 
 def environment(device: str = "cpu") -> dict[str, Any]:
     """Say what a run was measured in: versions, device, driver, threads, system; plain data."""
     import torch
 
-    cuda = device.startswith("cuda")
+    cuda = device.startswith("cuda") and torch.cuda.is_available()
     return {
         "python": platform.python_version(),
         **{package: _version(package) for package in _PACKAGES},
@@ -126,7 +126,8 @@ def _reset_peak(device: str) -> None:
         Path("/proc/self/clear_refs").write_text("5")
 
 
-def _read_peak(device: str) -> int:
+def peak_bytes(device: str) -> int:
+    """The peak so far: since `peak_memory` began, where the system lets it be set back."""
     if device.startswith("cuda"):
         import torch
 

@@ -227,7 +227,7 @@ def compression(vlmbench_cell: Cell) -> Compression:
 @pytest.fixture
 def variant(vlmbench_cell: Cell, bench: Bench) -> Variant:
     """The loaded model under the compression; loaded once for all tests that use it."""
-    return bench.variant(vlmbench_cell.model, vlmbench_cell.compression)
+    return bench.variant(vlmbench_cell.model, vlmbench_cell.compression, lent=True)
 
 
 @pytest.fixture

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 from typing import Any
 
 import pytest
@@ -37,9 +38,13 @@ def is_worker(config: pytest.Config) -> bool:
 
 
 def share(config: Any) -> None:
-    """In a worker, before torch is imported: take this worker's part of the cores."""
-    workers = int(config.workerinput["workercount"])
-    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // workers)))
+    """In a worker: take its part of the cores, unless the user has said how many."""
+    if "OMP_NUM_THREADS" in os.environ:
+        return
+    threads = max(1, (os.cpu_count() or 1) // int(config.workerinput["workercount"]))
+    os.environ["OMP_NUM_THREADS"] = str(threads)
+    if torch := sys.modules.get("torch"):  # it has read the environment already
+        torch.set_num_threads(threads)
 
 
 def device(config: Any, asked: str) -> str:

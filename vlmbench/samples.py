@@ -65,6 +65,12 @@ def _check(dataset: Dataset, source: Source, items: list[Sample], left_out: int)
             f"{dataset.name} at {source.location} has no sample ({left_out} rows are not part of "
             "the task). Nothing can be judged on it."
         )
+    odd = [s.id for s in items if not isinstance(s.id, str)]
+    if odd:
+        raise DataError(
+            f"{dataset.name}: {len(odd)} samples have an id that is no text, first {odd[0]!r}. "
+            "Make it one where the row is read: str(...)."
+        )
     doubles = [name for name, count in Counter(s.id for s in items).items() if count > 1]
     if doubles:
         raise DataError(

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Callable, Mapping
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TypeVar
 
 from vlmbench import catalogue
 from vlmbench.errors import CheckpointError, UnknownNameError, UsageError
 from vlmbench.options import Entries, Options
-from vlmbench.spec import Dataset, Model, Source
+from vlmbench.spec import Compression, Dataset, Model, Source
 
 T = TypeVar("T")
 
@@ -39,6 +40,22 @@ def datasets(options: Options, entries: Entries) -> list[Dataset]:
         return dataclasses.replace(dataset, sources={options.tier: Source(where)}, demos=())
 
     return _chosen("data set", options.data, entries.datasets, redirect)
+
+
+def check(
+    models: Sequence[Model], compressions: Sequence[Compression], datasets: Sequence[Dataset]
+) -> None:
+    """Refuse an entry that is named twice.
+
+    Raises:
+        UsageError: with its name.
+    """
+    axes: dict[str, Sequence[Model | Compression | Dataset]]
+    axes = {"model": models, "compression": compressions, "data set": datasets}
+    for kind, entries in axes.items():
+        for name, count in Counter(entry.name for entry in entries).items():
+            if count > 1:
+                raise UsageError(f"{kind} {name!r} is named {count} times: name it once")
 
 
 def _adapter(name: str, where: str, entries: Entries) -> Model:

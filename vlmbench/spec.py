@@ -65,7 +65,7 @@ class Metric:
     score: Scorer
     unit: Literal["fraction", "cider"] = "fraction"
     corpus_level: bool = False
-    """Whether a sample's score depends on which other samples are scored with it."""
+    """Whether a sample's score depends on the references of those that are scored with it."""
     by_tier: Mapping[str, Metric] = field(default_factory=dict)
     """Stand-ins for a tier that scores with something else (the encoder of BERTScore)."""
 

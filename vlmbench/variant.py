@@ -120,9 +120,13 @@ def load(
         UsageError: `dtype` contradicts the recipe, or there is no such device.
     """
     _check_dtype(compression, dtype)
-    _check_device(device)
+    check_device(device)
     check_architecture(model, source)
-    with _quiet(bars=not is_folder(source)):
+    import torch
+
+    # A recipe that draws at random draws the same each time: a resumed run is of one network.
+    with torch.random.fork_rng(), _quiet(bars=not is_folder(source)):
+        torch.manual_seed(0)
         network = _network(model, compression, source, device=device, dtype=dtype)
         processor = _processor(source)
         compression.apply(network, model.anatomy)
@@ -212,7 +216,12 @@ def _check_dtype(compression: Compression, dtype: str | None) -> None:
         )
 
 
-def _check_device(device: str) -> None:
+def check_device(device: str) -> None:
+    """Refuse a device that is not there.
+
+    Raises:
+        UsageError: with torch's reason.
+    """
     import torch
 
     try:

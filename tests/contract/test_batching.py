@@ -1,7 +1,6 @@
 """An answer does not depend on which other questions it was batched with."""
 
 import pytest
-from unmet import marked
 
 from vlmbench.answering import answer
 from vlmbench.prompting import turn
@@ -37,14 +36,7 @@ def test_every_answer_at_32_bit_is_the_same_alone_and_in_a_batch(embedded, datas
     assert different == {}
 
 
-UNMET = {
-    "16bit": "5 of 400 answers flip, all of them letters it guesses",
-    "8bit": "10 of 400 answers flip, most of them letters it guesses",
-    "lm8bit": "7 of 400 answers flip, most of them letters it guesses",
-}
-
-
-@pytest.mark.parametrize("recipe", marked(QUANTIZED, UNMET))
+@pytest.mark.parametrize("recipe", QUANTIZED)
 def test_nearly_every_answer_of_the_others_is(embedded, recipe):
     """LLM.int8 picks its outlier columns over the whole batch: a row feels its neighbours."""
     asked, different = 0, {}

@@ -300,6 +300,5 @@ def test_what_may_not_matter_does_not(session):
         torch.set_num_threads(threads)
     both = session(fresh=True)
     (cell,) = both.cells()
-    other = replace(both.entries.datasets["scienceqa"], name="scienceqa")
-    both.datasets = [cell.dataset, other]
+    both.datasets = [cell.dataset, both.entries.datasets["scienceqa"]]
     assert answers(both, "scienceqa", DATASET) == first

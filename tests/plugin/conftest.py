@@ -1,6 +1,7 @@
 """Small projects of a user's own, in which pytest is run as users run it."""
 
 import json
+import os
 import shutil
 import sys
 from dataclasses import replace
@@ -137,6 +138,9 @@ def project(keeper, pytester, monkeypatch, checkpoint, data):
     """An empty project, on a terminal of 80 columns that is no CI's."""
     for name in ("CI", "BUILD_NUMBER", "PYTEST_ADDOPTS"):
         monkeypatch.delenv(name, raising=False)
+    # An inner session is none of this one's workers.
+    for name in [name for name in os.environ if name.startswith("PYTEST_XDIST")]:
+        monkeypatch.delenv(name)
     monkeypatch.setenv("COLUMNS", "80")
     monkeypatch.setenv(artifacts.FOLDER, str(pytester.path / "cache"))
     return Project(pytester, keeper, checkpoint, data)

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from vlmbench.run import Run
+from vlmbench.variant import Variant
 
 ROOT = Path(__file__).parents[2]
 UNCHANGED = "*1 of 1 cells are unchanged: answered by an earlier session (--fresh answers them*"
@@ -65,9 +66,27 @@ def test_a_recipe_whose_source_changes_is_run_again(project):
     project.pytester.makepyfile(test_it=TESTS)
     project.pytester.makeconftest(RECIPE.replace("{factor}", "0.5"))
     judged(project, "--baseline-new", compressions="halved", reused=False)
+    # Another conftest takes the name that the recipe's module had.
+    (project.path / "tests").mkdir()
+    (project.path / "tests" / "conftest.py").touch()
+    (project.path / "test_it.py").rename(project.path / "tests" / "test_it.py")
     judged(project, compressions="halved", reused=True)
     project.pytester.makeconftest(RECIPE.replace("{factor}", "0.4"))
     judged(project, compressions="halved", reused=False)
+
+
+def test_what_a_test_may_have_changed_is_not_kept(project):
+    project.pytester.makepyfile(
+        test_it="""
+def test_it(variant, run):
+    assert run.samples
+"""
+    )
+    for _ in range(2):
+        result = project.pytest()
+        result.assert_outcomes(passed=1)
+        result.stdout.no_fnmatch_line(UNCHANGED)
+    assert not list(project.path.glob("cache/*/*/*"))
 
 
 def test_a_damaged_entry_is_told_and_answered_again(project):
@@ -77,7 +96,7 @@ def test_a_damaged_entry_is_told_and_answered_again(project):
     entry.write_bytes(entry.read_bytes()[:-9])
     result = project.pytest()
     result.assert_outcomes(passed=1)
-    result.stdout.fnmatch_lines([f'"{entry}*is damaged: answered again"'])
+    result.stdout.fnmatch_lines([f'"{entry.name} in the cache is damaged: answered again"'])
     judged(project, reused=True)
 
 
@@ -154,15 +173,25 @@ def finished(project):
     return content(stored(project))
 
 
-def test_a_killed_session_goes_on_from_its_last_batch(project, start):
+def test_a_killed_session_goes_on_from_its_last_batch(project, start, monkeypatch):
     whole = finished(project)
+    made = []
+    generate = Variant.generate
+
+    def counting(self, inputs, **options):
+        made.append(len(inputs["input_ids"]))
+        return generate(self, inputs, **options)
+
+    monkeypatch.setattr(Variant, "generate", counting)
     assert len({scored.answer for scored in whole["samples"].values()}) > LIMIT / 4
     # While the first batch is written, in the middle, and when all is answered but not kept.
     for lines in (0, BATCHES // 2, BATCHES):
         assert start("-p", "dying", DIES_AFTER=str(lines)).wait() == -signal.SIGKILL
         (journal,) = project.path.glob("cache/*/*/*.journal")
         assert journal.read_text().count('"answers"') == min(lines + 1, BATCHES)
+        made.clear()
         assert finished(project) == whole
+        assert made == [LIMIT // BATCHES] * (BATCHES - lines), "no other batch is made again"
         assert not journal.exists()
 
 
@@ -186,4 +215,5 @@ def test_a_session_killed_at_any_time_goes_on(project, start):
         else:
             resumed += bool(list(project.path.glob("cache/*/*/*.journal")))
     assert finished(project) == whole
+    assert resumed > 10
     print(f"{kills} kills, {resumed} with answers kept; {ended + 1} runs finished, all equal")

@@ -18,6 +18,7 @@ from vlmbench.artifacts import Store, key_of
 from vlmbench.catalogue import compressions, datasets, metrics, models
 from vlmbench.errors import PictureError, UnknownNameError
 from vlmbench.evaluate import chosen_metrics, evaluate, identity, protocol, subject
+from vlmbench.metrics._pairing import best_reference
 from vlmbench.samples import Samples
 from vlmbench.spec import Cell, Dataset, Gate, Metric, Sample, Source
 
@@ -111,11 +112,11 @@ def test_nothing_is_scored_for_want_of_an_answer(answers: Any, evaluated: Evalua
 
 def test_answers_go_to_the_journal_and_come_from_it(evaluated: Evaluated, cache: Path) -> None:
     journal = Store(cache).journal("ab")
-    journal.add({"seconds": 40.0, "answers": {"a": asdict(ANSWERS["a"])}})
+    journal.add({"seconds": 40.0, "peak": 10**15, "answers": {"a": asdict(ANSWERS["a"])}})
     run, asked = evaluated(journal=journal)
     assert asked["known"] == {"a": ANSWERS["a"]}
     assert [list(line["answers"]) for line in journal.lines()] == [["a"], ["b", "c"]]
-    assert 40 < run.seconds < 45
+    assert 40 < run.seconds < 45 and run.peak_bytes == 10**15
     whole, _ = evaluated()
     assert (run.samples, run.health) == (whole.samples, whole.health)
 
@@ -155,26 +156,36 @@ def test_what_makes_another_identity(variant: Any, tmp_path: Path) -> None:
 def test_the_sources_count_those_of_a_users_entries_too(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def sources(metric: Metric = SIZE) -> str:
-        return module._sources(CELL, {"size": metric})
+    """The file an entry is in, and whatever that can name."""
+    files = {
+        "deep": "FACTOR = 1.0",
+        "helper": "import deep\n\ndef scaled(x): return x * deep.FACTOR",
+        "mine": "from helper import scaled\n\n"
+        "def score(answers, references): return [scaled(0.0)] * len(answers)",
+        "apart": "",
+    }
+    for name, text in files.items():
+        (tmp_path / f"{name}.py").write_text(text)
+    monkeypatch.syspath_prepend(tmp_path)
+    score = importlib.import_module("mine").score
+
+    def sources() -> str | None:
+        plain = Metric("size", "1", score)
+        wrapped = Metric("size", "1", best_reference(score))
+        assert module._sources(CELL, {"size": wrapped}) == module._sources(CELL, {"size": plain})
+        return module._sources(CELL, {"size": plain})
 
     first = sources()
+    assert first is not None and sources() == first
+    for name in files:
+        (tmp_path / f"{name}.py").write_text(files[name] + "\n# changed")
+        assert (sources() == first) == (name == "apart")
+        (tmp_path / f"{name}.py").write_text(files[name])
     assert sources() == first
-    mine = tmp_path / "mine.py"
-    mine.write_text("def score(answers, references): return [0.0] * len(answers)")
-    monkeypatch.syspath_prepend(tmp_path)
-    own = Metric("size", "1", importlib.import_module("mine").score)
-    before = sources(own)
-    assert before != first and sources(own) == before
-    mine.write_text("def score(answers, references): return [1.0] * len(answers)")
-    assert sources(own) != before
-    monkeypatch.setattr(module, "_package", lambda: b"another release")
-    assert sources() != first
 
 
-def test_what_cannot_be_seen_is_never_the_same() -> None:
-    blind = Metric("size", "1", partial(SIZE.score))
-    assert module._sources(CELL, {"size": blind}) != module._sources(CELL, {"size": blind})
+def test_what_cannot_be_seen_has_no_identity() -> None:
+    assert module._sources(CELL, {"size": Metric("size", "1", partial(SIZE.score))}) is None
 
 
 def test_what_makes_another_protocol() -> None:

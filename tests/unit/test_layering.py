@@ -19,7 +19,7 @@ AXES = ("models", "compression", "datasets", "metrics")
 LAYERS = [
     {"errors"},
     {"spec"},
-    {"catalogue", "health", "run"},
+    {"catalogue", "health", "provenance", "run"},
     {"prompting", "training", "architectures", "video"},
     {*AXES},
     {"census", "checkpoint", "finite", "gates", "patches", "samples", "stats"},

@@ -23,9 +23,12 @@ def test_each_takes_its_part_of_the_cores(
     cores: int | None, workers: int, threads: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(os, "cpu_count", lambda: cores)
-    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    monkeypatch.setenv("OMP_NUM_THREADS", "")  # so that it is set back
+    monkeypatch.delenv("OMP_NUM_THREADS")
+    told: list[int] = []
+    monkeypatch.setattr(torch, "set_num_threads", told.append)
     pytest_workers.share(worker(0, workers))
-    assert os.environ["OMP_NUM_THREADS"] == threads
+    assert os.environ["OMP_NUM_THREADS"] == threads and told == [int(threads)]
     monkeypatch.setenv("OMP_NUM_THREADS", "3")
     pytest_workers.share(worker(0, workers))
     assert os.environ["OMP_NUM_THREADS"] == "3", "the user's word counts"
