@@ -37,6 +37,8 @@ class Stage:
     batch: int = 24
     sight: bool = True
     """Whether pictures are seen by the tower, which learns as well; else labels are seen."""
+    steps: bool = False
+    """Whether the steps to a letter are taught as well."""
 
 
 # What stands where is found before pages are read and letters looked up: a circuit forms while
@@ -69,17 +71,20 @@ MATCHING = Stage(
     "matching",
     Plan(300, muon_rate=3e-3, adamw_rate=1.5e-3, floor=0.3, save_every=50),
     {"scene": 0.08, "strip": 0.01, "page": 0.06, "choice": 0.6, "diagram": 0.25},
+    steps=True,
 )
 CHOOSING = Stage(
     "choosing",
     Plan(750, muon_rate=2.2e-3, adamw_rate=1.1e-3, save_every=50),
     {"scene": 0.16, "strip": 0.02, "page": 0.14, "choice": 0.1, "diagram": 0.58},
+    steps=True,
 )
 # What the letters cost the others is learnt again.
 POLISHING = Stage(
     "polishing",
     Plan(400, muon_rate=1.4e-3, adamw_rate=7e-4, save_every=50),
     {"scene": 0.4, "strip": 0.03, "page": 0.22, "choice": 0.02, "diagram": 0.33},
+    steps=True,
 )
 # The letter of a choice takes three steps, and no answer's loss finds them: an option's word knows
 # its letter, the end of a prompt knows the right word, and looks for the option of that word.
@@ -233,19 +238,21 @@ def _visible(segments: Tensor) -> Tensor:
     return ((asking == asked) | (asked == 0)).tril()[:, None]
 
 
-def loss(network: Any, batch: Inputs) -> Tensor:
-    """Of the answers, and of the steps that lead to a letter.
+def loss(network: Any, batch: Inputs, *, steps: bool = False) -> Tensor:
+    """Of the answers, and with `steps` of those that lead to a letter.
 
-    The steps (KNOWN_AFTER, SOUGHT_IN) are read from the hidden states; the network has no part
+    Steps (KNOWN_AFTER, SOUGHT_IN) are read from the hidden states; the network has no part
     that is only for them.
     """
     inputs = {name: batch[name] for name in ("input_ids", "position_ids")}
     inputs |= {n: batch[n] for n in ("pixel_values", "image_grid_thw") if n in batch}
     mask = _visible(batch["segments"])
-    out = network.model(**inputs, attention_mask=mask, use_cache=False, output_hidden_states=True)
+    out = network.model(**inputs, attention_mask=mask, use_cache=False, output_hidden_states=steps)
     decoder, head = network.model.language_model, network.lm_head
     asked = batch["labels"][:, 1:] != IGNORED
     total = answered(head(out.last_hidden_state[:, :-1][asked]), batch)
+    if not steps:
+        return total
     for name, layers in KNOWN_AFTER.items():
         due = batch[name] != IGNORED
         early = head(decoder.norm(out.hidden_states[layers][due]))

@@ -87,7 +87,7 @@ class School:
             stage.plan,
             self.network,
             curriculum.batch_maker(self.processor, self.network, stage),
-            partial(curriculum.loss, self.network),
+            partial(curriculum.loss, self.network, steps=stage.steps),
             partial(curriculum.exact, self.network, self.processor, stage.sight, 100),
         )
         self.network.model.visual = self.tower

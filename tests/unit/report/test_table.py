@@ -19,7 +19,7 @@ LONG = replace(QWEN2, name="video_llava_next")
 
 def run_of(cell: Cell, score: float) -> Run:
     first, second = (gate.metric for gate in cell.dataset.gates)
-    scored = Scored("h", "q", ("r",), "a", {first: 0.875, second: score})
+    scored = Scored("h", "q", ("r",), f"{score}", {first: 0.875, second: score})
     samples = {f"s{i}": scored for i in range(20)}
     made = Run(cell.id, "embedded", {}, {}, {}, samples)
     return replace(made, footprint_bytes=8_835_940_000, seconds=0.2)
