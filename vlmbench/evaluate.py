@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, fields, is_dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -174,10 +174,21 @@ def subject(cell: Cell, source: Source, dtype: str | None) -> dict[str, str]:
     adapter = repr((cell.model.architecture, cell.model.anatomy))
     return {
         **checkpoint_digests(source),
-        "recipe": repr(cell.compression),
+        "recipe": _described(cell.compression),
         "dtype": dtype or "as the recipe says",
         "adapter": f"{cell.model.architecture} {hashlib.sha256(adapter.encode()).hexdigest()[:12]}",
     }
+
+
+def _described(recipe: Any) -> str:
+    """As `repr`, but that sets are in order: theirs changes from process to process."""
+    if isinstance(recipe, frozenset | set):
+        parts = ", ".join(sorted(map(_described, recipe)))
+        return f"{type(recipe).__name__}({{{parts}}})"
+    if is_dataclass(recipe) and not isinstance(recipe, type):
+        parts = ", ".join(f"{f.name}={_described(getattr(recipe, f.name))}" for f in fields(recipe))
+        return f"{type(recipe).__name__}({parts})"
+    return repr(recipe)
 
 
 def _scored(

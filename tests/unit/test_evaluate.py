@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import importlib
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import asdict, replace
 from functools import partial
@@ -237,6 +240,28 @@ def test_what_makes_another_subject(variant: Any, tmp_path: Path) -> None:
     second = subject(CELL, variant.source, None)
     (tmp_path / "model.safetensors").write_bytes(b"other weights")
     assert differs(CELL, second) == ["weights"]
+
+
+def test_a_recipe_is_described_alike_in_every_process() -> None:
+    """Sets of words are in another order in each: two sessions would not find one run."""
+    script = (
+        "from vlmbench import catalogue, evaluate\n"
+        "print(evaluate._described(catalogue.compressions()['lm8bit']))"
+    )
+    told = {
+        subprocess.run(
+            [sys.executable, "-c", script],
+            env=os.environ | {"PYTHONHASHSEED": seed},
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
+        for seed in ("0", "1", "2", "3")
+    }
+    assert told == {
+        "BitsAndBytes(name='lm8bit', kind='int8', "
+        "kept=frozenset({'head', 'projector', 'vision'}))\n"
+    }
 
 
 def test_a_tier_may_have_a_metric_of_its_own() -> None:
