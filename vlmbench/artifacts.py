@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from vlmbench.errors import ArtifactError
+from vlmbench.files import write_whole
 from vlmbench.run import Run
 
 FOLDER = "VLMBENCH_CACHE"
@@ -65,29 +66,23 @@ class Store:
         except FileNotFoundError:
             return None
         except (OSError, ValueError) as error:
-            self._trouble(f"{path.name} in the cache cannot be read ({error}): answered again")
+            self.trouble(f"{path.name} in the cache cannot be read ({error}): answered again")
             return None
         digest, _, body = text.partition("\n")
         if digest == _digest(body):
             with suppress(OSError):  # a folder that can only be read serves as well
                 os.utime(path)
             return Run.from_json(body)
-        self._trouble(f"{path.name} in the cache is damaged: answered again")
+        self.trouble(f"{path.name} in the cache is damaged: answered again")
         return None
 
     def keep(self, key: str, run: Run) -> Run:
         """Keep a finished run; the run as it will be read."""
         body = run.to_json()
-        path = self._path(key, "run")
-        part = path.with_suffix(f".{os.getpid()}.part")
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            part.write_text(f"{_digest(body)}\n{body}", encoding="utf-8")
-            part.replace(path)
+            write_whole(self._path(key, "run"), f"{_digest(body)}\n{body}")
         except OSError as error:
-            self._trouble(f"the run of {run.cell} is not kept in {self.folder}: {error}")
-            with suppress(OSError):
-                part.unlink()
+            self.trouble(f"the run of {run.cell} is not kept in {self.folder}: {error}")
         return Run.from_json(body)
 
     def journal(self, key: str) -> Journal:
@@ -144,7 +139,8 @@ class Store:
                 f"{self.folder}, or name another folder in {FOLDER}."
             ) from None
 
-    def _trouble(self, text: str) -> None:
+    def trouble(self, text: str) -> None:
+        """Note what is to be told once."""
         if text not in self.troubles:
             self.troubles.append(text)
 
@@ -181,7 +177,7 @@ class Journal:
                 # A line that a killed process began must not swallow this one.
                 file.write(f"\n{_digest(body)} {body}\n")
         except OSError as error:
-            self.store._trouble(f"unfinished answers are not kept in {self.store.folder}: {error}")
+            self.store.trouble(f"unfinished answers are not kept in {self.store.folder}: {error}")
 
 
 def _digest(text: str) -> str:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
@@ -16,6 +15,7 @@ from statistics import fmean
 from typing import Any
 
 from vlmbench.errors import BaselineError
+from vlmbench.files import write_whole
 from vlmbench.run import Run, Scores, as_lines, one_line
 from vlmbench.spec import Cell, Gate, Metric
 
@@ -226,10 +226,4 @@ def _digest(text: str) -> str:
 
 def save(path: Path, baseline: Baseline) -> None:
     """Write a baseline, whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_suffix(f".{os.getpid()}.part")
-    try:
-        part.write_text(baseline.to_json(), encoding="utf-8")
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
+    write_whole(path, baseline.to_json())

@@ -208,14 +208,14 @@ class Bench:
 
         `written`: that was done where the run was made.
         """
+        from vlmbench.evaluate import chosen_metrics
+
         path, tier = self.baseline_path(cell), self.options.tier
         write = None if written else self.options.write
         if write == "update" or (write == "new" and not path.exists()):
             anchor = self.options.move_anchor
             self.written.append(update.write(path, run, cell.dataset.gates, move_anchor=anchor))
         baseline = baselines.load(path, f"{path.stem}-{cell.dataset.name}", tier)
-        from vlmbench.evaluate import chosen_metrics
-
         metrics = chosen_metrics(cell.dataset, self.entries.metrics, tier)
         twin = self._twin(cell)
         verdict = compare(

@@ -7,11 +7,11 @@ import json
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vlmbench.errors import CheckpointError
+from vlmbench.files import content_of
 from vlmbench.spec import Model, Source
 
 if TYPE_CHECKING:
@@ -39,17 +39,10 @@ def checkpoint_digests(source: Source) -> dict[str, str]:
         digest = hashlib.sha256()
         for path in sorted({path for pattern in patterns for path in folder.glob(pattern)}):
             with explained(source, path.name):
-                stat = path.stat()
-                content = _sha256(path, stat.st_mtime_ns, stat.st_size)
+                content = content_of(path)
             digest.update(f"{path.name} {content}\n".encode())
         digests[part] = digest.hexdigest()[:32]
     return digests
-
-
-@lru_cache(maxsize=256)
-def _sha256(path: Path, mtime_ns: int, size: int) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _commit(source: Source) -> str:

@@ -13,8 +13,9 @@ from vlmbench import catalogue, health, measure
 from vlmbench.answering import Answer, answer
 from vlmbench.checkpoint import checkpoint_digests
 from vlmbench.errors import VlmbenchError
+from vlmbench.files import content_of
 from vlmbench.prompting import turn
-from vlmbench.provenance import files_of
+from vlmbench.provenance import add_files
 from vlmbench.run import Run, Scored, content_hash
 from vlmbench.spec import Cell, Dataset, Metric, Sample, Source
 
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
     from vlmbench.artifacts import Journal
     from vlmbench.samples import Samples
     from vlmbench.variant import Variant
+
+_PACKAGE = Path(__file__).resolve().parent
 
 
 def evaluate(
@@ -130,16 +133,10 @@ def _sources(cell: Cell, metrics: Mapping[str, Metric]) -> str | None:
     """
     makers: list[Any] = [type(cell.compression), cell.dataset.read]
     makers += [metric.score for metric in metrics.values()]
-    files = set(Path(__file__).resolve().parent.rglob("*.py"))
-    for maker in makers:
-        own = files_of(maker)
-        if not own:
-            return None
-        files |= own
-    digest = hashlib.sha256()
-    for file in sorted(files):
-        digest.update(hashlib.sha256(file.read_bytes()).digest())
-    return digest.hexdigest()[:16]
+    files = set(_PACKAGE.rglob("*.py"))
+    if not all([add_files(maker, files) for maker in makers]):
+        return None
+    return hashlib.sha256("".join(map(content_of, sorted(files))).encode()).hexdigest()[:16]
 
 
 def chosen_metrics(dataset: Dataset, metrics: Mapping[str, Metric], tier: str) -> dict[str, Metric]:

@@ -13,16 +13,18 @@ from typing import Any
 _INSTALLED = [Path(sysconfig.get_path(name)).resolve() for name in ("stdlib", "purelib", "platlib")]
 
 
-def files_of(maker: Any) -> set[Path]:
-    """The file a function or class is written in, and those of all that it can name.
+def add_files(maker: Any, found: set[Path]) -> bool:
+    """Add the file a function or class is written in, and those of all that it can name.
 
-    What is installed is left out; versions tell it. Empty where nothing can be found out, as of an
-    object that is neither.
+    What it names of installed packages is left out; versions tell it. False where nothing can be
+    found out, as of an object that is neither. Files in `found` are not looked into again.
     """
-    found: set[Path] = set()
-    for names in _globals_of(maker):
+    seen = list(_globals_of(maker))
+    for names in seen:
         _walk(names, found)
-    return found
+    own = {path for names in seen if (path := _file(names))}
+    found |= own
+    return bool(own)
 
 
 def _globals_of(maker: Any) -> Iterator[dict[str, Any]]:
@@ -46,11 +48,8 @@ def _globals_of(maker: Any) -> Iterator[dict[str, Any]]:
 
 
 def _walk(names: Mapping[str, Any], found: set[Path]) -> None:
-    file = names.get("__file__")
-    if not file or not str(file).endswith(".py"):
-        return
-    path = Path(file).resolve()
-    if path in found or _installed(path):
+    path = _file(names)
+    if path is None or path in found or _installed(path):
         return
     found.add(path)
     for value in list(names.values()):
@@ -59,6 +58,17 @@ def _walk(names: Mapping[str, Any], found: set[Path]) -> None:
         elif isinstance(value, FunctionType | type):
             for seen in _globals_of(value):
                 _walk(seen, found)
+
+
+def _file(names: Mapping[str, Any]) -> Path | None:
+    """The source of the module of these names."""
+    file = str(names.get("__file__"))
+    return _resolved(file) if file.endswith(".py") else None
+
+
+@cache
+def _resolved(file: str) -> Path:
+    return Path(file).resolve()
 
 
 @cache

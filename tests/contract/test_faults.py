@@ -1,7 +1,6 @@
 """Guards broken on purpose: each fault between a pixel and a verdict is told by its name.
 
-The shipped checkpoint and baselines are judged with one thing wrong; what may not matter is held
-at the end.
+The shipped checkpoint and baselines are judged with one thing wrong.
 """
 
 import copy
@@ -45,9 +44,14 @@ def verdict(bench):
     return judged.status, "\n".join(judged.explain())
 
 
-def decoder(bench):
+def loaded(bench):
+    """The variant of the one cell."""
     (cell,) = bench.cells()
-    return bench.variant(cell.model, cell.compression).network.model.language_model
+    return bench.variant(cell.model, cell.compression)
+
+
+def decoder(bench):
+    return loaded(bench).network.model.language_model
 
 
 def change_dataset(bench, **fields):
@@ -67,7 +71,7 @@ def change_samples(bench, change):
 
 def blind(bench, patch):
     """The vision tower is skipped."""
-    visual = tower(bench)
+    visual = loaded(bench).network.model.visual
     forward = visual.forward
 
     def nothing(*args, **kwargs):
@@ -76,11 +80,6 @@ def blind(bench, patch):
         return seen
 
     patch.setattr(visual, "forward", nothing)
-
-
-def tower(bench):
-    (cell,) = bench.cells()
-    return bench.variant(cell.model, cell.compression).network.model.visual
 
 
 def swapped_pictures(bench, patch):
@@ -126,8 +125,7 @@ def other_instruction(bench, patch):
 
 
 def other_template(bench, patch):
-    (cell,) = bench.cells()
-    processor = bench.variant(cell.model, cell.compression).processor
+    processor = loaded(bench).processor
     patch.setattr(processor, "chat_template", processor.chat_template + " ")
 
 
@@ -147,9 +145,7 @@ def cut_short(bench, patch):
 
 def sampling(bench, patch):
     """Answers are drawn at random."""
-    (cell,) = bench.cells()
-    config = bench.variant(cell.model, cell.compression).network.generation_config
-    patch.setattr(config, "do_sample", True)
+    patch.setattr(loaded(bench).network.generation_config, "do_sample", True)
 
 
 # What it is.

@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 from vlmbench import evaluate as module
+from vlmbench import provenance
 from vlmbench.answering import Answer
 from vlmbench.artifacts import Store, key_of
 from vlmbench.catalogue import compressions, datasets, metrics, models
@@ -156,10 +157,12 @@ def test_what_makes_another_identity(variant: Any, tmp_path: Path) -> None:
     assert key(samples=Samples(tuple(replace(s) for s in items), 7)) == first
 
 
+@pytest.mark.parametrize("installed", [False, True])
 def test_the_sources_count_those_of_a_users_entries_too(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, installed: bool
 ) -> None:
-    """The file an entry is in, and whatever that can name."""
+    """The file an entry is in, and whatever that can name that no version tells of."""
+    monkeypatch.setattr(provenance, "_INSTALLED", [tmp_path] if installed else [])
     files = {
         "deep": "FACTOR = 1.0",
         "helper": "import deep\n\ndef scaled(x): return x * deep.FACTOR",
@@ -169,6 +172,7 @@ def test_the_sources_count_those_of_a_users_entries_too(
     }
     for name, text in files.items():
         (tmp_path / f"{name}.py").write_text(text)
+        monkeypatch.delitem(sys.modules, name, raising=False)
     monkeypatch.syspath_prepend(tmp_path)
     score = importlib.import_module("mine").score
 
@@ -182,7 +186,8 @@ def test_the_sources_count_those_of_a_users_entries_too(
     assert first is not None and sources() == first
     for name in files:
         (tmp_path / f"{name}.py").write_text(files[name] + "\n# changed")
-        assert (sources() == first) == (name == "apart")
+        told = {"mine"} if installed else {"mine", "helper", "deep"}
+        assert (sources() != first) == (name in told)
         (tmp_path / f"{name}.py").write_text(files[name])
     assert sources() == first
 

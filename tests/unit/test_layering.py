@@ -19,7 +19,7 @@ AXES = ("models", "compression", "datasets", "metrics")
 LAYERS = [
     {"errors"},
     {"spec"},
-    {"catalogue", "health", "provenance", "run"},
+    {"catalogue", "files", "health", "provenance", "run"},
     {"prompting", "training", "architectures", "video"},
     {*AXES},
     {"census", "checkpoint", "finite", "gates", "patches", "samples", "stats"},

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from vlmbench.embedded import CHECKPOINTS, blank, curriculum, outliers, tower
+from vlmbench.embedded import CHECKPOINTS, blank, curriculum, losses, outliers, tower
 from vlmbench.embedded.corpus import texts
 from vlmbench.embedded.curriculum import Stage
 from vlmbench.embedded.labels import LabelSight
@@ -87,7 +87,7 @@ class School:
             stage.plan,
             self.network,
             curriculum.batch_maker(self.processor, self.network, stage),
-            partial(curriculum.loss, self.network, steps=stage.steps),
+            partial(losses.loss, self.network, steps=stage.steps),
             partial(curriculum.exact, self.network, self.processor, stage.sight, 100),
         )
         self.network.model.visual = self.tower

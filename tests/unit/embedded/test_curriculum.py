@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from vlmbench.embedded import blank, curriculum
+from vlmbench.embedded import blank, curriculum, losses, sequences
 from vlmbench.embedded.canvas import remembered
 from vlmbench.embedded.corpus import texts
 from vlmbench.embedded.labels import CLASSES, SHADES, LabelSight
@@ -32,16 +32,16 @@ def network(processor):
 @pytest.fixture
 def heard(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """The loss of the answers alone, each time it is worked out."""
-    losses: list[float] = []
-    answered = curriculum.answered
+    each: list[float] = []
+    answered = losses.answered
 
     def listening(*parts):
         loss = answered(*parts)
-        losses.append(loss.item())
+        each.append(loss.item())
         return loss
 
-    monkeypatch.setattr(curriculum, "answered", listening)
-    return losses
+    monkeypatch.setattr(losses, "answered", listening)
+    return each
 
 
 @pytest.mark.parametrize("name", LESSONS)
@@ -59,10 +59,10 @@ def test_a_sequence_asks_what_its_questions_ask_alone(processor, network, heard,
         apart.append((each, (wanted != IGNORED).sum(1)))
     weighed = sum(float((each.sum(1) / counts.sqrt()).sum()) for each, counts in apart)
     expected = weighed / sum(float(counts.sqrt().sum()) for _, counts in apart)
-    made = [curriculum.encode(processor, network, lesson) for lesson in lessons]
-    batch = curriculum._stacked(made)
-    assert float(curriculum.loss(network, batch)) == pytest.approx(expected, abs=1e-5)
-    whole = curriculum.loss(network, batch, steps=True)
+    made = [sequences.encode(processor, network, lesson) for lesson in lessons]
+    batch = sequences.stacked(made)
+    assert float(losses.loss(network, batch)) == pytest.approx(expected, abs=1e-5)
+    whole = losses.loss(network, batch, steps=True)
     # Beyond the answers there are the steps to a letter, where a letter is asked for.
     assert (float(whole) > heard[0]) == (name in ("choice", "diagram"))
 
@@ -70,7 +70,7 @@ def test_a_sequence_asks_what_its_questions_ask_alone(processor, network, heard,
 @pytest.mark.parametrize("name", ["choice", "diagram"])
 def test_the_steps_to_a_letter_are_those_of_its_option(processor, network, name: str) -> None:
     lesson = LESSONS[name](5)
-    batch = curriculum.encode(processor, network, lesson)
+    batch = sequences.encode(processor, network, lesson)
     spoken = [processor.tokenizer.decode([token]) for token in batch["input_ids"][0]]
     parts = {part: batch[part][0].tolist() for part in ("own_word", "own_letter", "word", "sought")}
     due = [place for place, option in enumerate(parts["sought"]) if option != IGNORED]
@@ -91,8 +91,8 @@ def test_the_steps_to_a_letter_are_those_of_its_option(processor, network, name:
 @torch.no_grad()
 def test_where_a_head_looks_is_what_attention_gives(processor, network) -> None:
     """The loss works out the attention of one head by itself: it is the network's own."""
-    batch = curriculum._stacked([curriculum.encode(processor, network, LESSONS["choice"](5))])
-    mask = curriculum._visible(batch["segments"])
+    batch = sequences.stacked([sequences.encode(processor, network, LESSONS["choice"](5))])
+    mask = sequences.visible(batch["segments"])
     network.set_attn_implementation("eager")
     out = network.model(
         input_ids=batch["input_ids"],
@@ -102,12 +102,12 @@ def test_where_a_head_looks_is_what_attention_gives(processor, network) -> None:
         output_attentions=True,
     )
     network.set_attn_implementation("sdpa")
-    looks = out.attentions[curriculum.SOUGHT_IN][:, 0]
+    looks = out.attentions[sequences.SOUGHT_IN][:, 0]
     due = (batch["sought"] != IGNORED).nonzero()
     chosen = [looks[b, t, batch["sought"][b, t]] for b, t in due.tolist()]
     expected = -torch.stack(chosen).log().mean()
     decoder = network.model.language_model
-    found = curriculum._sought(decoder, out.hidden_states, batch, mask)
+    found = losses._sought(decoder, out.hidden_states, batch, mask)
     assert float(found) == pytest.approx(float(expected), abs=1e-5)
 
 
@@ -135,7 +135,7 @@ def test_a_stage_is_learnt_from_whole_answers(processor, heard, stage: curriculu
     if not stage.sight:
         network.model.visual = LabelSight(128)
     (part, _) = curriculum.batch_maker(processor, network, replace(stage, batch=8))(0)
-    before = curriculum.loss(network, part, steps=stage.steps)
+    before = losses.loss(network, part, steps=stage.steps)
     before.backward()
     assert network.lm_head.weight.grad.abs().sum() > 0
     first = next(network.model.visual.parameters())

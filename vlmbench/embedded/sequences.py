@@ -1,0 +1,154 @@
+"""Lessons as sequences: what the questions on one picture share is computed once.
+
+A sequence is a picture (or none), then every question on it with its answer. A question sees the
+picture and itself, at the very positions it has when it is asked alone: what is learnt is exactly
+what asking them one by one would teach, for a third of the work.
+"""
+
+from __future__ import annotations
+
+import itertools
+import re
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from vlmbench.embedded import labels
+from vlmbench.embedded.canvas import Canvas
+from vlmbench.embedded.lessons import Lesson
+from vlmbench.prompting import IGNORED, decode_picture, render
+
+Inputs = dict[str, Tensor]
+# The letter of a choice takes three steps, and no answer's loss finds them: an option's word knows
+# its letter, the end of a prompt knows the right word, and looks for the option of that word.
+KNOWN_AFTER = {"own_word": 2, "own_letter": 3, "word": 4}
+"""Layers after which the hidden states are read as if they were the last."""
+SOUGHT_IN = 4
+"""The layer whose first head, where a letter is due, is to look at the option of that word."""
+_OPTION = re.compile(r"^([A-Z])\. (.+?)(?=<\||$)", re.MULTILINE)
+_PAIR = re.compile(r"(\S+) ([A-Z])(?=,|$)")
+
+
+def encode(
+    processor: Any, network: Any, lesson: Lesson, pictures: dict[bytes, Canvas] | None = None
+) -> Inputs:
+    """One lesson as one sequence; with `pictures`, labels stand in place of the pixels.
+
+    `labels` are the answers' tokens, IGNORED elsewhere; `weights` let an answer count by the root
+    of its length; `segments` number the questions from 1, 0 is what they share. What KNOWN_AFTER
+    names is a token each, `sought` a place in the sequence; IGNORED where there is none.
+    """
+    tokenizer = processor.tokenizer
+    prompts = [render(processor, turn) for turn, _ in lesson]
+    shared = _shared(tokenizer, prompts)
+    shown = lesson[0][0].pictures
+    head = processor(
+        text=[prompts[0][:shared]],
+        images=[decode_picture(data) for data in shown] or None,
+        return_tensors="pt",
+    )
+    places = _positions(network, head)
+    ids, positions = [head["input_ids"]], [places]
+    wanted = [torch.full_like(ids[0], IGNORED)]
+    weights, segments = [torch.zeros(ids[0].shape)], [torch.zeros_like(ids[0])]
+    known = {name: [wanted[0]] for name in KNOWN_AFTER}
+    sought, begun = [wanted[0]], ids[0].shape[1]
+    texts = [prompt[shared:] for prompt in prompts] + [answer for _, answer in lesson]
+    split = tokenizer(texts, add_special_tokens=False, return_offsets_mapping=True)
+    tokens, offsets = split["input_ids"], split["offset_mapping"]
+    for number, asked in enumerate(tokens[: len(lesson)], start=1):
+        said = [*tokens[len(lesson) + number - 1], tokenizer.eos_token_id]
+        length = len(asked) + len(said)
+        ids.append(torch.tensor([asked + said]))
+        positions.append(1 + places.max() + torch.arange(length).expand(3, 1, -1))
+        wanted.append(torch.tensor([[IGNORED] * len(asked) + said]))
+        weights.append(torch.tensor([[0.0] * len(asked) + [len(said) ** -0.5] * len(said)]))
+        segments.append(torch.full((1, length), number))
+        both = slice(number - 1, None, len(lesson))
+        marked, looked_up = _known(texts[both], offsets[both])
+        for name, marks in known.items():
+            marks.append(torch.full((1, length), IGNORED))
+            for place, word in marked[name].items():
+                marks[-1][0, place] = tokenizer(word, add_special_tokens=False)["input_ids"][0]
+        sought.append(torch.full((1, length), IGNORED))
+        for place, option in looked_up.items():
+            sought[-1][0, place] = begun + option
+        begun += length
+    made = {"input_ids": ids, "labels": wanted, "weights": weights, "segments": segments}
+    made |= {"sought": sought, **known}
+    batch = {name: torch.cat(parts, dim=1) for name, parts in made.items()}
+    batch["position_ids"] = torch.cat(positions, dim=2)
+    if shown:
+        batch["image_grid_thw"] = head["image_grid_thw"]
+        seen = head["pixel_values"]
+        if pictures is not None:
+            seen = torch.cat([labels.of(pictures[picture]) for picture in shown])
+        batch["pixel_values"] = seen
+    return batch
+
+
+def _known(
+    texts: list[str], offsets: list[list[tuple[int, int]]]
+) -> tuple[dict[str, dict[int, str]], dict[int, int]]:
+    """What is known at which token of a prompt and its answer; which option is sought at which.
+
+    `offsets` say where in the two texts each token begins and ends.
+    """
+    (prompt, answer), (asked, said) = texts, offsets
+    options = {option[1]: option for option in _OPTION.finditer(prompt)}
+    ends = {end: place for place, (_, end) in enumerate(asked)}
+    places = {letter: ends[option.end()] for letter, option in options.items()}
+    found = {0: answer} if answer in options else {}
+    for pair in _PAIR.finditer(answer):
+        if pair[2] in options and options[pair[2]][2] == pair[1]:
+            found[next(i for i, (start, _) in enumerate(said) if start == pair.start(2))] = pair[2]
+    due = {len(asked) + i - 1: letter for i, letter in found.items()}
+    known = {
+        "own_word": {place: options[letter][2] for letter, place in places.items()},
+        "own_letter": {place: letter for letter, place in places.items()},
+        "word": {place: options[letter][2] for place, letter in due.items()},
+    }
+    return known, {place: places[letter] for place, letter in due.items()}
+
+
+def _shared(tokenizer: Any, prompts: list[str]) -> int:
+    """How much of its text every prompt has, up to a special token: there tokens never join."""
+    same = itertools.takewhile(lambda letters: len(set(letters)) == 1, zip(*prompts, strict=False))
+    common = "".join(letters[0] for letters in same)
+    special = [t.content for t in tokenizer.added_tokens_decoder.values() if t.special]
+    return max(common.rfind(token) + len(token) for token in special if token in common)
+
+
+def _positions(network: Any, head: Any) -> Tensor:
+    """Where each token stands in time, row and column: [3, 1, tokens]."""
+    kinds, grid = head["mm_token_type_ids"], head.get("image_grid_thw")
+    places: Tensor = network.model.get_rope_index(
+        head["input_ids"], kinds, image_grid_thw=grid, attention_mask=head["attention_mask"]
+    )[0]
+    return places
+
+
+def stacked(sequences: list[Inputs]) -> Inputs:
+    """Sequences of several lengths as one batch, padded on the right."""
+    longest = max(one["input_ids"].shape[1] for one in sequences)
+    # Padding is a segment that nothing asked belongs to.
+    fill = {"input_ids": 0, "labels": IGNORED, "weights": 0, "segments": -1, "position_ids": 0}
+    fill |= dict.fromkeys([*KNOWN_AFTER, "sought"], IGNORED)
+    batch = {}
+    for name, value in fill.items():
+        rows = [
+            nn.functional.pad(one[name], (0, longest - one[name].shape[-1]), value=value)
+            for one in sequences
+        ]
+        batch[name] = torch.cat(rows, dim=rows[0].ndim - 2)
+    for name in ("pixel_values", "image_grid_thw"):
+        if seen := [one[name] for one in sequences if name in one]:
+            batch[name] = torch.cat(seen)
+    return batch
+
+
+def visible(segments: Tensor) -> Tensor:
+    """What each token attends to, [batch, 1, tokens, tokens]: itself, what is shared, its own."""
+    asking, asked = segments[:, :, None], segments[:, None, :]
+    return ((asking == asked) | (asked == 0)).tril()[:, None]
