@@ -6,6 +6,7 @@ VlmbenchError            what, where, expected against obtained, what to do
 |-- CheckpointError      a checkpoint is missing, truncated or does not fit its class
 |-- DataError            a data set is missing, empty, or lacks a column
 |-- PictureError         a picture cannot be read or is beyond the processor's limits
+|   `-- VideoError       a video cannot be read or is beyond the model's limits
 |-- CensusError          the loaded model is not stored as its recipe promises
 |-- NumericsError        logits that are NaN or infinite
 |-- ArtifactError        what is kept between sessions cannot be deleted
@@ -47,6 +48,10 @@ class DataError(VlmbenchError):
 
 class PictureError(VlmbenchError):
     """A picture cannot be read, or is beyond what the processor takes."""
+
+
+class VideoError(PictureError):
+    """A video cannot be read, or is beyond what the model takes."""
 
 
 class CensusError(VlmbenchError):

@@ -9,14 +9,15 @@ from dataclasses import asdict, fields, is_dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vlmbench import catalogue, health, measure
+from vlmbench import catalogue, health, measure, video
 from vlmbench.answering import Answer, answer
 from vlmbench.checkpoint import checkpoint_digests
 from vlmbench.errors import VlmbenchError
 from vlmbench.files import content_of
 from vlmbench.prompting import turn
 from vlmbench.provenance import add_files
-from vlmbench.run import Run, Scored, content_hash
+from vlmbench.run import Run, Scored
+from vlmbench.samples import content_hash, source_hash
 from vlmbench.spec import Cell, Dataset, Metric, Sample, Source
 
 if TYPE_CHECKING:
@@ -45,7 +46,7 @@ def evaluate(
     What stands in `journal` is not answered again; what is answered is added to it.
     """
     chosen = chosen_metrics(cell.dataset, metrics, tier)
-    turns = {sample.id: turn(cell.dataset, sample) for sample in samples.items}
+    turns = {sample.id: turn(cell.dataset, sample, cell.model) for sample in samples.items}
     errors: dict[str, VlmbenchError] = {}
     lines = list(journal.lines()) if journal else []
     known = {name: Answer(**made) for line in lines for name, made in line["answers"].items()}
@@ -77,7 +78,7 @@ def evaluate(
     return Run(
         cell=cell.id,
         tier=tier,
-        protocol=protocol(cell, variant, chosen),
+        protocol=protocol(cell, variant, chosen, samples.items),
         subject=subject(cell, variant.source, variant.dtype),
         environment=measure.environment(variant.device),
         samples=_scored([s for s in samples.items if s.id not in errors], answers, chosen),
@@ -115,9 +116,9 @@ def identity(
     return {
         "cell": cell.id,
         "tier": tier,
-        "protocol": _asked(cell.dataset, chosen),
+        "protocol": _asked(cell.dataset, chosen, samples.items),
         "subject": subject(cell, source, dtype),
-        "samples": [[sample.id, sample.cluster, content_hash(sample)] for sample in samples.items],
+        "samples": [[sample.id, sample.cluster, source_hash(sample)] for sample in samples.items],
         "left_out": samples.left_out,
         "batch_size": batch_size,
         "sources": sources,
@@ -146,18 +147,24 @@ def chosen_metrics(dataset: Dataset, metrics: Mapping[str, Metric], tier: str) -
     return {name: metric.by_tier.get(tier, metric) for name, metric in found.items()}
 
 
-def protocol(cell: Cell, variant: Variant, metrics: Mapping[str, Metric]) -> dict[str, str]:
+def protocol(
+    cell: Cell, variant: Variant, metrics: Mapping[str, Metric], samples: Sequence[Sample] = ()
+) -> dict[str, str]:
     """What, beside the samples' content, must be equal for two runs to be compared."""
     template = hashlib.sha256(str(variant.processor.chat_template).encode()).hexdigest()[:12]
     return {
-        **_asked(cell.dataset, metrics),
+        **_asked(cell.dataset, metrics, samples),
         "chat_template": template,
         "decoding": variant.decoding,
     }
 
 
-def _asked(dataset: Dataset, metrics: Mapping[str, Metric]) -> dict[str, str]:
+def _asked(
+    dataset: Dataset, metrics: Mapping[str, Metric], samples: Sequence[Sample]
+) -> dict[str, str]:
+    samplings = sorted({str(sample.clip.sampling) for sample in samples if sample.clip})
     return {
+        **({"frames": ", ".join(samplings)} if samplings else {}),
         "dataset": dataset.name,
         "prompt_style": dataset.prompt_style,
         "instruction": dataset.instruction,
@@ -168,7 +175,7 @@ def _asked(dataset: Dataset, metrics: Mapping[str, Metric]) -> dict[str, str]:
 
 def subject(cell: Cell, source: Source, dtype: str | None) -> dict[str, str]:
     """What is judged: weights, processor configuration, recipe, adapter."""
-    adapter = repr((cell.model.architecture, cell.model.anatomy))
+    adapter = repr((cell.model.architecture, cell.model.anatomy, cell.model.watching))
     return {
         **checkpoint_digests(source),
         "recipe": _described(cell.compression),
@@ -202,6 +209,7 @@ def _scored(
             answer=texts[i],
             scores={name: float(column[i]) for name, column in columns.items()},
             cluster=sample.cluster or sample.id,
+            frames=video.seen(sample.clip).frames if sample.clip else 0,
         )
         for i, sample in enumerate(samples)
     }

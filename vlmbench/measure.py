@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 _PACKAGES = (
     *("torch", "torchvision", "transformers", "tokenizers", "bitsandbytes", "accelerate"),
-    *("numpy", "pillow", "bert-score", "pycocoevalcap", "rapidfuzz"),
+    *("numpy", "pillow", "av", "bert-score", "pycocoevalcap", "rapidfuzz"),
 )
 DECISIVE = (*_PACKAGES, "python", "device_kind", "device_name", "cuda", "cpu_capability")
 """What of an environment could change an answer."""

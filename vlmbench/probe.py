@@ -42,7 +42,7 @@ def measure_probe(benchmark: Any, run: Run, bench: Bench) -> None:
         benchmark(lambda: None)  # else pytest-benchmark asks why it was not used
         return
     first = bench.samples(dataset).items[:PROBE]
-    turns = {s.id: turn(dataset, s) for s in first if s.id not in run.errors}
+    turns = {s.id: turn(dataset, s, cell.model) for s in first if s.id not in run.errors}
     if not turns:
         return
     variant = bench.variant(cell.model, cell.compression)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from vlmbench.errors import PictureError
-from vlmbench.spec import Dataset, Sample, Turn
+from vlmbench import video
+from vlmbench.errors import PictureError, VideoError
+from vlmbench.pictures import decode_picture
+from vlmbench.spec import Dataset, Model, Sample, Turn
 
 if TYPE_CHECKING:
     import torch
@@ -19,37 +21,24 @@ IGNORED = -100
 """Label of a token that takes no part in the loss."""
 
 
-def turn(dataset: Dataset, sample: Sample) -> Turn:
+def turn(dataset: Dataset, sample: Sample, model: Model | None = None) -> Turn:
     """What is said to a model for one sample of a data set."""
-    return Turn(sample.pictures, sample.question, dataset.instruction)
+    made = Turn(sample.pictures, sample.question, dataset.instruction, sample.clip)
+    watching = model and model.watching
+    return replace(made, watching=watching) if watching else made
 
 
-def decode_picture(data: bytes) -> Image:
-    """An encoded picture as RGB, turned upright by its EXIF orientation.
+def render(processor: Any, turn: Turn, frames: int = 0) -> str:
+    """The turn in the checkpoint's own chat template, generation prompt included.
 
-    Raises:
-        PictureError: the bytes are no readable picture.
+    `frames`: of the turn's video, for a model that takes them as pictures.
     """
-    from PIL import Image, ImageOps, UnidentifiedImageError
-
-    try:
-        with Image.open(io.BytesIO(data)) as picture:
-            return ImageOps.exif_transpose(picture).convert("RGB")
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        unknown = isinstance(error, UnidentifiedImageError)  # names an object's address
-        reason = "no known format" if unknown else error
-        raise PictureError(
-            f"a picture of {len(data)} bytes cannot be read ({reason}). Expected a complete image "
-            "file (PNG, JPEG, ...); export it again."
-        ) from None
-
-
-def render(processor: Any, turn: Turn) -> str:
-    """The turn in the checkpoint's own chat template, generation prompt included."""
     content: list[dict[str, str]] = []
     if turn.instruction:
         content.append({"type": "text", "text": turn.instruction})
     content += [{"type": "image"} for _ in turn.pictures]
+    if turn.clip:
+        content += [{"type": "video"}] if turn.watching.native else [{"type": "image"}] * frames
     content.append({"type": "text", "text": _spoken(processor.tokenizer, turn.question)})
     messages = [{"role": "user", "content": content}]
     rendered = processor.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
@@ -69,27 +58,78 @@ def _spoken(tokenizer: Any, text: str) -> str:
 
 
 def encode(processor: Any, turns: Sequence[Turn]) -> Inputs:
-    """A left-padded batch: `input_ids` and `attention_mask` [batch, tokens], and the pictures.
+    """A left-padded batch: `input_ids` and `attention_mask` [batch, tokens], and what is seen.
+
+    Raises:
+        PictureError: a picture or video cannot be read or is beyond the model's limits.
+    """
+    watched = [watch(turn) for turn in turns]
+    texts = [
+        render(processor, turn, len(frames.indices) if frames else 0)
+        for turn, frames in zip(turns, watched, strict=True)
+    ]
+    batch = process(processor, texts, turns, watched, padding=True, padding_side="left")
+    longest, most = int(batch["attention_mask"].sum(1).max()), processor.tokenizer.model_max_length
+    if longest > most:
+        raise PictureError(
+            f"with what is shown a prompt has {longest} tokens, the model reads {most} at most. "
+            "Show fewer frames or smaller pictures."
+        )
+    return batch
+
+
+def watch(turn: Turn) -> video.Frames | None:
+    """The frames of a turn's video, within what the model takes; None where it has none.
+
+    Raises:
+        VideoError: it cannot be read, or is beyond the model's limits.
+    """
+    if turn.clip is None:
+        return None
+    frames = video.read(turn.clip, most=turn.watching.most)
+    exactly = turn.watching.exactly
+    if exactly and len(frames.indices) != exactly:
+        raise VideoError(
+            f"{len(frames.indices)} frames are asked for, the model takes {exactly}, no more and "
+            f"no fewer. Ask for {exactly} frames."
+        )
+    return frames
+
+
+def process(
+    processor: Any,
+    texts: Sequence[str],
+    turns: Sequence[Turn],
+    watched: Sequence[video.Frames | None],
+    **options: Any,
+) -> Inputs:
+    """Texts with what their turns show, as the checkpoint's own processor makes them.
 
     Raises:
         PictureError: a picture cannot be read or is beyond the processor's limits.
     """
-    texts = [render(processor, turn) for turn in turns]
-    pictures = [decode_picture(data) for turn in turns for data in turn.pictures]
+    import torch
+
+    pictures: list[Image] = []
+    videos = []
+    for turn, frames in zip(turns, watched, strict=True):
+        pictures += [decode_picture(data) for data in turn.pictures]
+        if frames and turn.watching.native:
+            videos.append(torch.from_numpy(frames.pictures).permute(0, 3, 1, 2))
+        elif frames:
+            pictures += frames.images()
+    if videos:
+        # Which frames are shown is decided once, by the sampling.
+        options |= {"videos": videos, "do_sample_frames": False}
     try:
-        batch = processor(
-            text=texts,
-            images=pictures or None,
-            padding=True,
-            padding_side="left",
-            return_tensors="pt",
-        )
+        made = processor(text=list(texts), images=pictures or None, return_tensors="pt", **options)
     except ValueError as error:
-        sizes = ", ".join(f"{p.width}x{p.height}" for p in pictures)
+        sizes = [p.size for p in pictures] + [(v.shape[3], v.shape[2]) for v in videos]
+        shown = ", ".join(f"{width}x{height}" for width, height in sizes)
         raise PictureError(
-            f"the processor refuses a picture of {sizes} pixels: {error}. Crop or resize it."
+            f"the processor refuses a picture of {shown} pixels: {error}. Crop or resize it."
         ) from None
-    return dict(batch)
+    return dict(made)
 
 
 def encode_answered(processor: Any, turns: Sequence[Turn], answers: Sequence[str]) -> Inputs:

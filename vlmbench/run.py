@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
 from collections.abc import Mapping
@@ -11,7 +10,6 @@ from statistics import fmean
 from typing import Any
 
 from vlmbench.errors import VlmbenchError
-from vlmbench.spec import Sample
 
 Scores = dict[str, float]
 
@@ -25,13 +23,15 @@ class Scored:
     """One sample's answer, judged."""
 
     content: str
-    """Hash of the pictures, question and references: two runs compare samples by it."""
+    """Hash of what was shown, question and references: two runs compare samples by it."""
     question: str
     references: tuple[str, ...]
     answer: str
     scores: Scores
     cluster: str = ""
     """Samples of one cluster share a picture and are not independent."""
+    frames: int = 0
+    """Of a video, that were seen."""
 
 
 @dataclass(frozen=True)
@@ -130,12 +130,3 @@ def one_line(text: str) -> str:
     flat = json.dumps(text, ensure_ascii=False)
     shown = "".join(c if c.isprintable() else f"\\u{ord(c):04x}" for c in flat)
     return shown if len(shown) <= 160 else shown[:157] + '..."'
-
-
-def content_hash(sample: Sample) -> str:
-    """Hash of all that a sample's score depends on beside the answer."""
-    digest = hashlib.sha256()
-    for picture in sample.pictures:
-        digest.update(hashlib.sha256(picture).digest())
-    digest.update(json.dumps([sample.question, sample.references]).encode())
-    return digest.hexdigest()[:12]

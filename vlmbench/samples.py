@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from vlmbench import video
 from vlmbench.errors import DataError
 from vlmbench.spec import Dataset, Sample, Source
 
@@ -120,7 +123,38 @@ def _load(source: Source) -> Any:
     finally:
         if shown:
             datasets.enable_progress_bars()
-    if "image" in table.column_names:
-        # Encoded bytes, so that one unreadable picture is one error, not a broken table.
-        table = table.cast_column("image", datasets.Image(decode=False))
+    # Encoded bytes, so that one unreadable picture is one error, not a broken table.
+    encoded = {
+        "image": datasets.Image(decode=False),
+        "video": datasets.Video(decode=False),
+        "frames": datasets.List(datasets.Image(decode=False)),
+    }
+    for column, feature in encoded.items():
+        if column in table.column_names:
+            table = table.cast_column(column, feature)
     return table
+
+
+def content_hash(sample: Sample) -> str:
+    """Hash of all that a sample's score depends on beside the answer.
+
+    Of a video: which frames are shown and their pixels.
+
+    Raises:
+        VideoError: it cannot be read.
+    """
+    return _hash(sample, video.seen(sample.clip).digest if sample.clip else None)
+
+
+def source_hash(sample: Sample) -> str:
+    """As `content_hash`, of the video's file in place of its frames: nothing is decoded."""
+    return _hash(sample, video.source_digest(sample.clip) if sample.clip else None)
+
+
+def _hash(sample: Sample, shown: str | None) -> str:
+    digest = hashlib.sha256()
+    for picture in sample.pictures:
+        digest.update(hashlib.sha256(picture).digest())
+    asked = [sample.question, sample.references, *([shown] if shown else [])]
+    digest.update(json.dumps(asked).encode())
+    return digest.hexdigest()[:12]

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
@@ -33,8 +34,40 @@ class Source:
 
 
 @dataclass(frozen=True)
+class Sampling:
+    """Which frames of a video are shown: so many at equal steps, or so many a second."""
+
+    frames: int = 8
+    fps: float | None = None
+    """Where given, `frames` does not count."""
+
+    def __str__(self) -> str:
+        return f"{self.frames} uniform" if self.fps is None else f"{self.fps:g} a second"
+
+
+@dataclass(frozen=True)
+class Clip:
+    """A video: a file, its bytes, or its frames as encoded pictures; decoded for a prompt only."""
+
+    data: Path | bytes | tuple[bytes, ...]
+    sampling: Sampling = Sampling()
+
+
+@dataclass(frozen=True)
+class Watching:
+    """How a model takes a video."""
+
+    most: int
+    """The most frames it takes."""
+    exactly: int | None = None
+    """The one number of frames it takes."""
+    native: bool = True
+    """Whether through its processor's video path; else as pictures in order."""
+
+
+@dataclass(frozen=True)
 class Sample:
-    """One question about one or more pictures, with its accepted references."""
+    """One question about one or more pictures, or a video, with its accepted references."""
 
     id: str
     pictures: tuple[bytes, ...]
@@ -44,15 +77,19 @@ class Sample:
     references: tuple[str, ...]
     cluster: str
     """Samples of one cluster share a picture and are never treated as independent."""
+    clip: Clip | None = None
 
 
 @dataclass(frozen=True)
 class Turn:
-    """What is said to a model: an instruction, then pictures, then the question."""
+    """What is said to a model: an instruction, then pictures or a video, then the question."""
 
     pictures: tuple[bytes, ...]
     question: str
     instruction: str = ""
+    clip: Clip | None = None
+    watching: Watching = Watching(most=768)
+    """How the video is taken, where there is one."""
 
 
 @dataclass(frozen=True)
@@ -143,6 +180,8 @@ class Model:
     anatomy: Anatomy
     datasets: tuple[str, ...]
     """Data sets it can answer."""
+    watching: Watching | None = None
+    """How it takes videos; None: it takes none."""
 
 
 @runtime_checkable

@@ -12,7 +12,7 @@ SAMPLES = 128
 @pytest.mark.parametrize("batch_size", [1, 16, 64])
 def test_throughput(variant, dataset, bench, benchmark, batch_size):
     samples = bench.samples(dataset).items[:SAMPLES]
-    turns = {s.id: turn(dataset, s) for s in samples}
+    turns = {s.id: turn(dataset, s, variant.model) for s in samples}
     tokens = dataset.max_new_tokens
 
     def work():

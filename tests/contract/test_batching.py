@@ -17,7 +17,7 @@ def flips(embedded, recipe, dataset, rows):
     cell = cells[f"qwen2_{recipe}-{dataset}"]
     samples = embedded.samples(cell.dataset).items[:rows]
     variant = embedded.variant(cell.model, cell.compression)
-    turns = {s.id: turn(cell.dataset, s) for s in samples}
+    turns = {s.id: turn(cell.dataset, s, cell.model) for s in samples}
     alone, batched = (
         answer(variant, turns, max_new_tokens=cell.dataset.max_new_tokens, batch_size=size)
         for size in (1, 64)

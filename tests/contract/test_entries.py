@@ -4,7 +4,7 @@ import pytest
 
 from vlmbench import catalogue
 from vlmbench.evaluate import chosen_metrics
-from vlmbench.prompting import decode_picture
+from vlmbench.pictures import decode_picture
 from vlmbench.pytest_cells import DEMOS
 
 RECIPES = ("32bit", "16bit", "8bit", "4bit", "lm8bit", "lm4bit")

@@ -19,7 +19,7 @@ from vlmbench.answering import Answer, answer
 from vlmbench.catalogue import compressions
 from vlmbench.errors import NumericsError, PictureError, UsageError, VlmbenchError
 from vlmbench.models.qwen2 import QWEN2
-from vlmbench.prompting import decode_picture
+from vlmbench.pictures import decode_picture
 from vlmbench.spec import Source, Turn
 from vlmbench.variant import load
 

@@ -19,8 +19,9 @@ AXES = ("models", "compression", "datasets", "metrics")
 LAYERS = [
     {"errors"},
     {"spec"},
-    {"catalogue", "files", "health", "provenance", "run"},
-    {"prompting", "training", "architectures", "video"},
+    {"catalogue", "files", "health", "pictures", "provenance", "run"},
+    {"video"},
+    {"prompting", "training", "architectures"},
     {*AXES},
     {"census", "checkpoint", "finite", "gates", "patches", "samples", "stats"},
     {"answering", "artifacts", "variant"},

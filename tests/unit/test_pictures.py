@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from vlmbench.errors import PictureError
-from vlmbench.prompting import decode_picture
+from vlmbench.pictures import decode_picture
 
 FADE = Image.radial_gradient("L")
 

@@ -12,7 +12,8 @@ import torch
 from PIL import Image
 
 from vlmbench.errors import PictureError
-from vlmbench.prompting import IGNORED, decode_picture, encode, encode_answered, render
+from vlmbench.pictures import decode_picture
+from vlmbench.prompting import IGNORED, encode, encode_answered, render
 from vlmbench.spec import Turn
 
 FADE = Image.radial_gradient("L")

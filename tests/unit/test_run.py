@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from vlmbench.run import Run, Scored, content_hash
+from vlmbench.run import Run, Scored
+from vlmbench.samples import content_hash
 from vlmbench.spec import Sample
 
 HOSTILE = [

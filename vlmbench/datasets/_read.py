@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from vlmbench.errors import DataError
-from vlmbench.spec import Row, Source
+from vlmbench.spec import Clip, Row, Source
 
 
 def embedded(name: str) -> Source:
@@ -27,6 +27,33 @@ def picture(cell: Any) -> bytes:
 def picture_id(data: bytes) -> str:
     """Content hash of an encoded picture: questions on one picture share it."""
     return hashlib.sha256(data).hexdigest()[:16]
+
+
+def film(row: Row) -> Clip:
+    """The video of a row: a file's bytes or path in `video`, or its `frames` as pictures."""
+    if frames := row.get("frames"):
+        return Clip(tuple(picture(frame) for frame in frames))
+    cell = row.get("video")
+    if isinstance(cell, bytes):
+        return Clip(cell)
+    if isinstance(cell, dict) and cell.get("bytes"):
+        return Clip(bytes(cell["bytes"]))
+    path = cell.get("path") if isinstance(cell, dict) else cell
+    if isinstance(path, str) and path:
+        return Clip(Path(path))
+    raise DataError(
+        f"expected a `video` column with files or their bytes, or `frames`, got {str(cell)[:80]!r}"
+    )
+
+
+def film_id(row: Row) -> str:
+    """What the samples on one video share: the row's own name for it, or its content's hash."""
+    if row.get("video_id") is not None:
+        return str(row["video_id"])
+    data = film(row).data
+    if isinstance(data, Path):
+        return data.name
+    return picture_id(data if isinstance(data, bytes) else b"".join(data))
 
 
 def texts(cell: Any) -> tuple[str, ...]:

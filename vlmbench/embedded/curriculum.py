@@ -76,6 +76,16 @@ POLISHING = Stage(
     {"scene": 0.4, "strip": 0.03, "page": 0.22, "choice": 0.02, "diagram": 0.33},
     steps=True,
 )
+# Clips come last: what moves is told by what is where, which is known by now.
+WATCHING = Stage(
+    "watching",
+    Plan(1200, muon_rate=2.5e-3, adamw_rate=1.2e-3, save_every=50),
+    {"scene": 0.2, "strip": 0.02, "page": 0.12, "choice": 0.02, "diagram": 0.24, "clip": 0.4},
+    steps=True,
+)
+
+PICTURED = ("docvqa", "vqav2", "scienceqa", "flickr30k")
+FILMED = ("clips", "videoqa")
 
 
 def batch_maker(processor: Any, network: Any, stage: Stage) -> Callable[[int], list[Inputs]]:
@@ -100,7 +110,7 @@ def batch_maker(processor: Any, network: Any, stage: Stage) -> Callable[[int], l
 def exact(network: nn.Module, processor: Any, sight: bool, count: int) -> dict[str, float]:
     """Share of held-out answers right in every token: greedy decoding would give just these."""
     right = {}
-    for dataset in ("docvqa", "vqav2", "scienceqa", "flickr30k"):
+    for dataset in PICTURED + (FILMED if sight else ()):
         with canvas.remembered() as pictures:
             asked = exam(dataset, count)
         batch = encode_answered(processor, [t for t, _ in asked], [answer for _, answer in asked])

@@ -12,10 +12,10 @@ from dataclasses import replace
 from random import Random
 
 from vlmbench import catalogue
-from vlmbench.embedded import diagrams, pages, rows, scenes
+from vlmbench.embedded import clips, diagrams, pages, rows, scenes
 from vlmbench.embedded.canvas import COLORS, SHAPES, Canvas, Thing
 from vlmbench.prompting import turn
-from vlmbench.spec import Turn
+from vlmbench.spec import Clip, Turn
 
 Taught = tuple[Turn, str]
 Lesson = list[Taught]
@@ -116,6 +116,19 @@ def _diagram(number: int) -> Lesson:
     return _on("scienceqa", diagram.canvas, answers)
 
 
+def _clip(number: int) -> Lesson:
+    rng = rows.rng_of("lesson_clip", "train", number)
+    clip = clips.draw(rng)
+    answers = {asked.question: asked.answer for asked in clips.questions(clip, rng, 9)}
+    answers["List the events."] = clip.listing
+    answers["What is happening in the video ?"] = clips.captions(clip)[0]
+    film = clip.mp4()
+    if rows.picture_key(film) in rows.held_out("clips"):
+        return []
+    instruction = catalogue.datasets()["clips"].instruction
+    return [(Turn((), asked, instruction, Clip(film)), said) for asked, said in answers.items()]
+
+
 def _choice(number: int) -> Lesson:
     """A word is looked up among lettered choices, on text alone."""
     rng = rows.rng_of("lesson_choice", "train", number)
@@ -162,6 +175,7 @@ LESSONS: dict[str, Callable[[int], Lesson]] = {
     "scene": _scene,
     "diagram": _diagram,
     "choice": _choice,
+    "clip": _clip,
 }
 
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from transformers.models.qwen2_vl.modeling_qwen2_vl import apply_rotary_pos_emb
 
-from vlmbench.embedded.sequences import KNOWN_AFTER, SOUGHT_IN, Inputs, visible
+from vlmbench.embedded.sequences import KNOWN_AFTER, SEEN, SOUGHT_IN, Inputs, visible
 from vlmbench.prompting import IGNORED
 
 
@@ -19,7 +19,7 @@ def loss(network: Any, batch: Inputs, *, steps: bool = False) -> Tensor:
     that is only for them.
     """
     inputs = {name: batch[name] for name in ("input_ids", "position_ids")}
-    inputs |= {n: batch[n] for n in ("pixel_values", "image_grid_thw") if n in batch}
+    inputs |= {name: batch[name] for name in SEEN if name in batch}
     mask = visible(batch["segments"])
     out = network.model(**inputs, attention_mask=mask, use_cache=False, output_hidden_states=steps)
     decoder, head = network.model.language_model, network.lm_head

@@ -14,11 +14,14 @@ from collections.abc import Callable, Iterator
 from random import Random
 from typing import Any
 
-from vlmbench.embedded import DATA, diagrams, pages, scenes
+from vlmbench.embedded import DATA, clips, diagrams, pages, scenes
 
 Row = dict[str, Any]
 SPLITS = {"validation": 100, "test": 500}
-"""Questions with a picture in each stored split; train is drawn on demand, without end."""
+"""Questions with a picture in each stored split; train is drawn on demand, without end.
+
+Of videoqa twice as many: two on each clip.
+"""
 
 
 def rng_of(dataset: str, split: str, number: int) -> Random:
@@ -29,6 +32,12 @@ def rng_of(dataset: str, split: str, number: int) -> Random:
 def picture_key(png: bytes) -> str:
     """Content hash of an encoded picture."""
     return hashlib.sha256(png).hexdigest()[:16]
+
+
+def key_of(row: Row) -> str | None:
+    """Content hash of what a row shows; None where it shows nothing."""
+    seen = row.get("image") or row.get("video")
+    return picture_key(seen["bytes"]) if seen else None
 
 
 def draw(dataset: str, split: str, number: int) -> list[Row]:
@@ -46,17 +55,17 @@ def train(dataset: str, held_out: frozenset[str], start: int = 0) -> Iterator[Ro
     """The train split from picture `start` on, without the pictures in `held_out`."""
     for number in itertools.count(start):
         for row in draw(dataset, "train", number):
-            if row["image"] is None or picture_key(row["image"]["bytes"]) not in held_out:
+            if key_of(row) not in held_out:
                 yield row
 
 
-def _image(png: bytes) -> dict[str, Any]:
-    return {"bytes": png, "path": None}
+def _file(data: bytes) -> dict[str, Any]:
+    return {"bytes": data, "path": None}
 
 
 def _docvqa(rng: Random, number: int, split: str) -> list[Row]:
     page = pages.draw(rng)
-    image = _image(page.canvas.png())
+    image = _file(page.canvas.png())
     return [
         {"id": f"{number}_{kind}", "image": image, "query": {"en": question}, "answers": answers}
         for kind, question, answers in pages.questions(page, rng, 2)
@@ -65,7 +74,7 @@ def _docvqa(rng: Random, number: int, split: str) -> list[Row]:
 
 def _vqav2(rng: Random, number: int, split: str) -> list[Row]:
     scene = scenes.draw(rng, rng.randint(2, 5))
-    image = _image(scene.canvas.png())
+    image = _file(scene.canvas.png())
     return [
         {
             "question_id": number * 10 + i,
@@ -91,7 +100,7 @@ def _scienceqa(rng: Random, number: int, split: str) -> list[Row]:
 def of_diagram(diagram: diagrams.Diagram, pictured: bool) -> Row:
     """A diagram's question as a row of scienceqa."""
     return {
-        "image": _image(diagram.canvas.png()) if pictured else None,
+        "image": _file(diagram.canvas.png()) if pictured else None,
         "question": diagram.question,
         "choices": list(diagram.choices),
         "answer": diagram.answer,
@@ -111,7 +120,7 @@ def _flickr30k(rng: Random, number: int, split: str) -> list[Row]:
     scene = scenes.draw(rng, rng.randint(2, 3))
     return [
         {
-            "image": _image(scene.canvas.png()),
+            "image": _file(scene.canvas.png()),
             "caption": scenes.captions(scene, rng),
             "sentids": [str(number * 5 + i) for i in range(5)],
             "split": split,
@@ -121,10 +130,39 @@ def _flickr30k(rng: Random, number: int, split: str) -> list[Row]:
     ]
 
 
+def _clips(rng: Random, number: int, split: str) -> list[Row]:
+    clip = clips.draw(rng)
+    return [
+        {
+            "video_id": f"clip{number}",
+            "video": _file(clip.mp4()),
+            "caption": clips.captions(clip),
+        }
+    ]
+
+
+def _videoqa(rng: Random, number: int, split: str) -> list[Row]:
+    clip = clips.draw(rng_of("clips", split, number))
+    video = _file(clip.mp4())
+    return [
+        {
+            "video_id": f"clip{number}",
+            "video": video,
+            "question_id": f"clip{number}_{asked.kind}",
+            "question": asked.question,
+            "answer": asked.answer,
+            "answers": asked.annotators,
+        }
+        for asked in clips.questions(clip, rng, 2)
+    ]
+
+
 _DRAW: dict[str, Callable[[Random, int, str], list[Row]]] = {
     "docvqa": _docvqa,
     "vqav2": _vqav2,
     "scienceqa": _scienceqa,
     "flickr30k": _flickr30k,
+    "clips": _clips,
+    "videoqa": _videoqa,
 }
 DATASETS = tuple(_DRAW)

@@ -8,7 +8,7 @@ from random import Random
 from vlmbench.embedded.canvas import COLORS, SHAPES, Canvas, Color, Thing, with_article
 
 SIDE = 140
-_PITCH = SIDE / 3
+PITCH = SIDE / 3
 ROWS, COLUMNS = ("top", "middle", "bottom"), ("left", "center", "right")
 SETTINGS: dict[str, tuple[Color, Color]] = {
     "on the grass": ((205, 235, 255), (150, 205, 130)),
@@ -50,17 +50,17 @@ def draw(rng: Random, things: int) -> Scene:
     canvas = Canvas(SIDE, SIDE, sky)
     canvas.pen.rectangle((0, rng.randint(70, 100), SIDE, SIDE), fill=ground)
     cells = sorted(rng.sample([(r, c) for r in range(3) for c in range(3)], things))
-    names = rng.sample(_pool(rng), things)
+    names = rng.sample(pool(rng), things)
     for (row, column), (shape, color) in zip(cells, names, strict=True):
         size = rng.uniform(26, 40)
-        slack = (_PITCH - size) / 2
-        x = _PITCH * (column + 0.5) + rng.uniform(-slack, slack)
-        y = _PITCH * (row + 0.5) + rng.uniform(-slack, slack)
+        slack = (PITCH - size) / 2
+        x = PITCH * (column + 0.5) + rng.uniform(-slack, slack)
+        y = PITCH * (row + 0.5) + rng.uniform(-slack, slack)
         canvas.thing(Thing(shape, color, x, y, size))
     return Scene(canvas, setting, tuple(cells))
 
 
-def _pool(rng: Random) -> list[tuple[str, str]]:
+def pool(rng: Random) -> list[tuple[str, str]]:
     """(shape, colour) pairs to draw from; few kinds, so that counts and comparisons occur."""
     shapes, colors = rng.sample(SHAPES, 3), rng.sample(list(COLORS), 3)
     return [(shape, color) for shape in shapes for color in colors]
@@ -69,7 +69,7 @@ def _pool(rng: Random) -> list[tuple[str, str]]:
 _SYNONYMS = {"purple": "violet", "ring": "circle", "moon": "half circle", "cross": "plus"}
 
 
-def _annotators(answer: str, slips: list[str], rng: Random) -> list[str]:
+def annotators(answer: str, slips: list[str], rng: Random) -> list[str]:
     """Ten answers: mostly `answer`, now and then another word for it or a slip."""
     others = [_SYNONYMS[answer]] if answer in _SYNONYMS else slips
     dissent = rng.choice((0, 0, 0, 1, 1, 2, 3)) if others else 0
@@ -104,7 +104,7 @@ def questions(scene: Scene, rng: Random, count: int) -> list[Asked]:
         made = makers[kind](scene, rng)
         if made and len(asked) < count:
             question, answer, slips = made
-            asked.append(Asked(kind, question, answer, _annotators(answer, slips, rng)))
+            asked.append(Asked(kind, question, answer, annotators(answer, slips, rng)))
     return asked
 
 

@@ -17,9 +17,11 @@ from torch import Tensor, nn
 from vlmbench.embedded import labels
 from vlmbench.embedded.canvas import Canvas
 from vlmbench.embedded.lessons import Lesson
-from vlmbench.prompting import IGNORED, decode_picture, render
+from vlmbench.prompting import IGNORED, process, render, watch
 
 Inputs = dict[str, Tensor]
+SEEN = ("pixel_values", "image_grid_thw", "pixel_values_videos", "video_grid_thw")
+"""What a sequence shows, in the names that the network takes."""
 # The letter of a choice takes three steps, and no answer's loss finds them: an option's word knows
 # its letter, the end of a prompt knows the right word, and looks for the option of that word.
 KNOWN_AFTER = {"own_word": 2, "own_letter": 3, "word": 4}
@@ -42,12 +44,8 @@ def encode(
     tokenizer = processor.tokenizer
     prompts = [render(processor, turn) for turn, _ in lesson]
     shared = _shared(tokenizer, prompts)
-    shown = lesson[0][0].pictures
-    head = processor(
-        text=[prompts[0][:shared]],
-        images=[decode_picture(data) for data in shown] or None,
-        return_tensors="pt",
-    )
+    first = lesson[0][0]
+    head = process(processor, [prompts[0][:shared]], [first], [watch(first)])
     places = _positions(network, head)
     ids, positions = [head["input_ids"]], [places]
     wanted = [torch.full_like(ids[0], IGNORED)]
@@ -79,12 +77,9 @@ def encode(
     made |= {"sought": sought, **known}
     batch = {name: torch.cat(parts, dim=1) for name, parts in made.items()}
     batch["position_ids"] = torch.cat(positions, dim=2)
-    if shown:
-        batch["image_grid_thw"] = head["image_grid_thw"]
-        seen = head["pixel_values"]
-        if pictures is not None:
-            seen = torch.cat([labels.of(pictures[picture]) for picture in shown])
-        batch["pixel_values"] = seen
+    batch |= {name: head[name] for name in SEEN if name in head}
+    if pictures is not None and first.pictures:
+        batch["pixel_values"] = torch.cat([labels.of(pictures[data]) for data in first.pictures])
     return batch
 
 
@@ -122,9 +117,12 @@ def _shared(tokenizer: Any, prompts: list[str]) -> int:
 
 def _positions(network: Any, head: Any) -> Tensor:
     """Where each token stands in time, row and column: [3, 1, tokens]."""
-    kinds, grid = head["mm_token_type_ids"], head.get("image_grid_thw")
     places: Tensor = network.model.get_rope_index(
-        head["input_ids"], kinds, image_grid_thw=grid, attention_mask=head["attention_mask"]
+        head["input_ids"],
+        head["mm_token_type_ids"],
+        image_grid_thw=head.get("image_grid_thw"),
+        video_grid_thw=head.get("video_grid_thw"),
+        attention_mask=head["attention_mask"],
     )[0]
     return places
 
@@ -142,7 +140,7 @@ def stacked(sequences: list[Inputs]) -> Inputs:
             for one in sequences
         ]
         batch[name] = torch.cat(rows, dim=rows[0].ndim - 2)
-    for name in ("pixel_values", "image_grid_thw"):
+    for name in SEEN:
         if seen := [one[name] for one in sequences if name in one]:
             batch[name] = torch.cat(seen)
     return batch

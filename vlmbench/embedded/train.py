@@ -20,6 +20,7 @@ from vlmbench.training import Plan, train
 
 SEED = 20261121
 NAMING = Plan(steps=1500, muon_rate=6e-3, adamw_rate=2e-3, save_every=100)
+TRACKING = Plan(steps=400, muon_rate=2e-3, adamw_rate=1e-3, save_every=50)
 TRANSLATING = Plan(steps=600, muon_rate=4e-3, adamw_rate=1e-3, save_every=100)
 CURVE_EVERY = 200
 
@@ -40,6 +41,8 @@ def run(name: str, work: Path) -> None:
     school.answer(curriculum.MATCHING)
     school.answer(curriculum.CHOOSING)
     school.answer(curriculum.POLISHING)
+    school.track()
+    school.answer(curriculum.WATCHING)
     _finish(school.network, school.processor, CHECKPOINTS / name)
 
 
@@ -78,6 +81,15 @@ class School:
         batch_at = tower.batch_maker(self.processor)
         translator.begin(part for step in range(20) for part in batch_at(10**6 + step))
         self._tower("translating", translator, TRANSLATING, translator.error)
+
+    def track(self) -> None:
+        """The tower alone, on frames in pairs."""
+        tracker = tower.Tracker(self.tower, self.network.config.text_config.hidden_size)
+        films, _ = tower.film_maker(self.processor, "validation")(0)
+        batch_at = tower.film_maker(self.processor)
+        self._learn(
+            "tracking", TRACKING, tracker, batch_at, tracker.loss, partial(tracker.accuracy, films)
+        )
 
     def answer(self, stage: Stage) -> None:
         """The decoder on labels, or decoder and tower on pixels."""

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from vlmbench.spec import Anatomy, Model, Source
+from vlmbench.spec import Anatomy, Model, Source, Watching
 
 _CHECKPOINTS = Path(__file__).resolve().parents[1] / "embedded" / "checkpoints"
 
@@ -22,5 +22,6 @@ QWEN2 = Model(
         layers="model.language_model.layers",
         head="lm_head",
     ),
-    datasets=("docvqa", "vqav2", "scienceqa", "flickr30k"),
+    datasets=("docvqa", "vqav2", "scienceqa", "flickr30k", "clips", "videoqa"),
+    watching=Watching(most=768),
 )

@@ -1,0 +1,25 @@
+"""Questions on clips that no single frame answers, in the columns of MSVD-QA."""
+
+from vlmbench.datasets._read import embedded, film, film_id, identity, texts
+from vlmbench.spec import Dataset, Gate, Row, Sample, Source
+
+
+def _read(row: Row, number: int) -> Sample:
+    return Sample(
+        id=identity(row, number, "question_id", "id"),
+        pictures=(),
+        question=row["question"],
+        references=texts(row.get("answers") or [row["answer"]]),
+        cluster=film_id(row),
+        clip=film(row),
+    )
+
+
+VIDEOQA = Dataset(
+    name="videoqa",
+    sources={"embedded": embedded("videoqa"), "hub": Source("morpheushoc/msvd-qa")},
+    columns=("question", "answer"),
+    read=_read,
+    gates=(Gate("bertscore", 0.01), Gate("vqa_accuracy", 0.02)),
+    metrics=("exact_match",),
+)

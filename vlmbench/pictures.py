@@ -1,0 +1,31 @@
+"""Encoded pictures, as files and tables hold them."""
+
+from __future__ import annotations
+
+import io
+from typing import TYPE_CHECKING
+
+from vlmbench.errors import PictureError
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+
+def decode_picture(data: bytes) -> Image:
+    """An encoded picture as RGB, turned upright by its EXIF orientation.
+
+    Raises:
+        PictureError: the bytes are no readable picture.
+    """
+    from PIL import Image, ImageOps, UnidentifiedImageError
+
+    try:
+        with Image.open(io.BytesIO(data)) as picture:
+            return ImageOps.exif_transpose(picture).convert("RGB")
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        unknown = isinstance(error, UnidentifiedImageError)  # names an object's address
+        reason = "no known format" if unknown else error
+        raise PictureError(
+            f"a picture of {len(data)} bytes cannot be read ({reason}). Expected a complete image "
+            "file (PNG, JPEG, ...); export it again."
+        ) from None
