@@ -20,6 +20,7 @@ LAYERS = [
     {"errors"},
     {"spec"},
     {"catalogue", "files", "health", "pictures", "provenance", "run"},
+    {"container"},
     {"video"},
     {"prompting", "training", "architectures"},
     {*AXES},

@@ -1,0 +1,277 @@
+"""Frames of video files: the right ones, by time stamp, upright; one error for each bad file."""
+
+from __future__ import annotations
+
+import io
+import re
+import shutil
+import subprocess
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+import pytest
+from PIL import Image
+
+from vlmbench import container, video
+from vlmbench.errors import VideoError
+from vlmbench.spec import Clip, Sampling
+
+WIDTH, HEIGHT, FRAMES = 96, 64, 40
+FORMATS = {
+    "h264.mp4": ("libx264", {"g": "12", "bf": "3"}),
+    "open_gop.mp4": ("libx264", {"g": "12", "bf": "3", "x264-params": "open-gop=1"}),
+    "hevc.mov": ("libx265", {"x265-params": "keyint=12:log-level=none"}),
+    "vp9.webm": ("libvpx-vp9", {"g": "12"}),
+    "vp8.webm": ("libvpx", {"g": "12", "auto-alt-ref": "1", "lag-in-frames": "10"}),
+    "h264.mkv": ("libx264", {"g": "12"}),
+    "h264.ts": ("libx264", {"g": "12", "bf": "2"}),
+    "mpeg4.avi": ("mpeg4", {"g": "12", "bf": "2"}),
+    "any.gif": ("gif", {}),
+    "varying.mp4": ("libx264", {"g": "12"}),
+    "vertical.mp4": ("libx264", {}),
+    "one.mp4": ("libx264", {}),
+}
+KINDS = {".gif": "rgb8", ".mov": "yuv420p10le"}
+SPARSE = ("h264.mp4", "open_gop.mp4", "hevc.mov", "vp9.webm", "h264.mkv")
+"""Those that are read from the key frame before each chosen frame."""
+
+
+def film(path: Path, *, options: dict[str, str] | None = None) -> Path:
+    """A square moves right, two pixels a frame, ten frames a second."""
+    codec, coding = FORMATS[path.name]
+    kind = "mpegts" if path.suffix == ".ts" else None
+    with av.open(str(path), "w", format=kind, options=options or {}) as container:
+        stream = container.add_stream(codec, rate=10, options=coding)
+        stream.width, stream.height = WIDTH, HEIGHT
+        stream.pix_fmt = KINDS.get(path.suffix, "yuv420p")
+        if path.stem == "vertical":
+            stream.set_display_rotation(90)
+        if path.stem == "varying":
+            stream.codec_context.time_base = Fraction(1, 1000)
+        for i in range(1 if path.stem == "one" else FRAMES):
+            pixels = np.zeros((HEIGHT, WIDTH, 3), np.uint8)
+            pixels[:16, :24] = (255, 255, 0)
+            pixels[24:40, 2 * i : 2 * i + 16] = (255, 6 * i, 0)
+            frame = av.VideoFrame.from_ndarray(pixels, format="rgb24")
+            if path.stem == "varying":
+                frame.pts, frame.time_base = 100 * i + 300 * (i // 4), Fraction(1, 1000)
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    return path
+
+
+@pytest.fixture(scope="module")
+def films(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("films")
+    for name in FORMATS:
+        film(folder / name)
+    return folder
+
+
+def whole(path: Path) -> np.ndarray[Any, Any]:
+    """Every frame, decoded from the first to the last."""
+    with av.open(str(path)) as opened:
+        frames = [
+            f.to_ndarray(format="rgb24", interpolation="BICUBIC") for f in opened.decode(video=0)
+        ]
+    return np.stack(frames)
+
+
+@pytest.mark.parametrize(
+    ("total", "count", "expected"),
+    [
+        (40, 8, [0, 5, 10, 15, 20, 25, 30, 35]),
+        (25, 8, [0, 3, 6, 9, 12, 15, 18, 21]),
+        (8, 8, list(range(8))),
+        (5, 8, [0, 0, 1, 1, 2, 3, 3, 4]),
+        (1, 3, [0, 0, 0]),
+        (10**6, 2, [0, 500_000]),
+    ],
+)
+def test_uniform_frames(total: int, count: int, expected: list[int]) -> None:
+    assert video.uniform(total, count) == expected
+    published = np.arange(0, total, total / count).astype(int)
+    assert published[:count].tolist() == expected
+
+
+@pytest.mark.parametrize(
+    ("times", "fps", "expected"),
+    [
+        ([0.0, 0.1, 0.2, 0.3, 0.4], 10, [0, 1, 2, 3, 4]),
+        ([0.0, 0.1, 0.2, 0.3, 0.4], 5, [0, 2, 4]),
+        ([0.0, 0.1, 0.2], 20, [0, 0, 1, 1, 2]),
+        ([5.0, 5.1, 7.0], 1, [0, 1, 2]),
+        ([3.0], 1, [0]),
+    ],
+)
+def test_frames_a_second_are_those_on_show(
+    times: list[float], fps: float, expected: list[int]
+) -> None:
+    assert video.at_rate(times, fps) == expected
+
+
+@pytest.mark.parametrize("name", FORMATS)
+@pytest.mark.parametrize("source", ["file", "bytes"])
+def test_chosen_frames_are_those_of_decoding_all(films: Path, name: str, source: str) -> None:
+    path = films / name
+    seen = video.read(Clip(path if source == "file" else path.read_bytes()))
+    expected = whole(path)
+    assert seen.total == len(expected)
+    assert seen.indices == tuple(video.uniform(len(expected), 8))
+    shown = np.rot90(seen.pictures, -1, axes=(1, 2)) if name == "vertical.mp4" else seen.pictures
+    assert np.array_equal(shown, expected[list(seen.indices)])
+
+
+@pytest.mark.skipif(not shutil.which("ffmpeg"), reason="ffmpeg is not installed: make system")
+@pytest.mark.parametrize("name", FORMATS)
+def test_frames_are_those_of_ffmpeg(films: Path, name: str) -> None:
+    seen = video.read(Clip(films / name))
+    command = ["ffmpeg", "-v", "error", "-i", str(films / name), "-fps_mode", "passthrough"]
+    raw = subprocess.run(
+        [*command, "-f", "rawvideo", "-pix_fmt", "rgb24", "-"], capture_output=True, check=True
+    )
+    expected = np.frombuffer(raw.stdout, np.uint8).reshape(-1, *seen.pictures.shape[1:])
+    apart = np.abs(expected[list(seen.indices)].astype(int) - seen.pictures)
+    # From 10 bits to 8 is left to the scaler, whose version differs.
+    assert apart.mean() < 0.5 if name == "hevc.mov" else not apart.any()
+
+
+def test_a_vertical_video_is_upright(films: Path) -> None:
+    """Filmed lying, to be shown turned by 90 degrees: the yellow corner is at the bottom left."""
+    seen = video.read(Clip(films / "vertical.mp4"))
+    assert seen.pictures.shape == (8, WIDTH, HEIGHT, 3)
+    corner = seen.pictures[0, -12, 8].astype(int)
+    assert corner[0] > 200 and corner[1] > 200 and corner[2] < 80
+
+
+def test_varying_frame_rates_go_by_time_stamps(films: Path) -> None:
+    seen = video.read(Clip(films / "varying.mp4", Sampling(fps=2)))
+    expected = [(100 * i + 300 * (i // 4)) / 1000 for i in range(FRAMES)]
+    assert seen.times_s == pytest.approx([expected[i] for i in seen.indices])
+    assert seen.indices == tuple(video.at_rate(expected, 2.0))
+
+
+@pytest.mark.parametrize("name", SPARSE)
+def test_only_what_leads_to_the_chosen_frames_is_decoded(
+    films: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    decoded = 0
+    plain = container._decoded
+
+    def counting(*args: Any) -> Any:
+        nonlocal decoded
+        for frame in plain(*args):
+            decoded += 1
+            yield frame
+
+    monkeypatch.setattr(container, "_decoded", counting)
+    seen = video.read(Clip(films / name, Sampling(frames=2)))
+    assert seen.indices == (0, 20)
+    assert decoded <= 10, "the first frame, and from frame 12 or 13 on to 20"
+
+
+def test_a_seek_that_misses_is_made_good(films: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where a seek lands behind the frame, everything is decoded instead."""
+    plain = container._decoded
+
+    def late(container: Any, stream: Any, stamp: int | None) -> Any:
+        frames = plain(container, stream, stamp)
+        return frames if stamp is None else (f for i, f in enumerate(frames) if i > 8)
+
+    monkeypatch.setattr(container, "_decoded", late)
+    path = films / "h264.mp4"
+    seen = video.read(Clip(path))
+    assert np.array_equal(seen.pictures, whole(path)[list(seen.indices)])
+
+
+def test_frames_may_come_as_pictures() -> None:
+    pngs = []
+    for level in range(10):
+        out = io.BytesIO()
+        Image.new("RGB", (8, 6), (level, 0, 0)).save(out, "PNG")
+        pngs.append(out.getvalue())
+    seen = video.read(Clip(tuple(pngs), Sampling(frames=5)))
+    assert seen.pictures[:, 0, 0, 0].tolist() == [0, 2, 4, 6, 8]
+    with pytest.raises(VideoError, match="without frames"):
+        video.read(Clip(()))
+
+
+def broken(films: Path, name: str) -> Path:
+    """A bad file, by its name."""
+    path = films / name
+    sources = {"cut.mp4": "h264.mp4", "cut.mkv": "h264.mkv", "cut.webm": "vp9.webm"}
+    sources |= {"cut.gif": "any.gif", "cut.avi": "mpeg4.avi", "noise.mp4": "h264.mp4"}
+    if name in sources:
+        data = (films / sources[name]).read_bytes()
+        third = len(data) // 3
+        noise = bytes(i * 7 % 256 for i in range(third))
+        path.write_bytes(data[: 2 * third] if "cut" in name else data[:third] + noise + data[:9])
+    elif name == "faststart.mp4":
+        data = film(films / "h264.mp4", options={"movflags": "faststart"}).read_bytes()
+        path.write_bytes(data[: len(data) * 2 // 3])
+    elif name == "sound.m4a":
+        with av.open(str(path), "w") as container:
+            stream = container.add_stream("aac", rate=16000)
+            silence = np.zeros((1, 16000), np.float32)
+            frame = av.AudioFrame.from_ndarray(silence, format="fltp", layout="mono")
+            frame.rate = 16000
+            for packet in [*stream.encode(frame), *stream.encode(None)]:
+                container.mux(packet)
+    elif name == "list.m3u8":
+        path.write_text(f"#EXTM3U\n#EXTINF:4,\n{films / 'h264.ts'}\n#EXT-X-ENDLIST\n")
+    elif name == "list.txt":
+        path.write_text(f"ffconcat version 1.0\nfile '{films / 'h264.mp4'}'\n")
+    elif name != "missing.mp4":
+        path.write_text("no video\n" * 40 if name == "text.mp4" else "")
+    return path
+
+
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [
+        ("missing.mp4", "no such file"),
+        ("empty.mp4", "it is empty"),
+        ("text.mp4", "cannot be read as a video"),
+        ("sound.m4a", "no video stream, only audio"),
+        ("cut.mp4", "cannot be read as a video"),
+        ("faststart.mp4", "damaged after|truncated"),
+        ("cut.mkv", "truncated"),
+        ("cut.webm", "truncated"),
+        ("cut.gif", "truncated"),
+        ("cut.avi", "cannot be read as a video"),
+        ("noise.mp4", "cannot be read as a video"),
+        ("list.m3u8", "cannot be read as a video"),
+        ("list.txt", "cannot be read as a video"),
+    ],
+)
+def test_a_bad_file_is_one_error(films: Path, name: str, says: str) -> None:
+    path = broken(films, name)
+    with pytest.raises(VideoError, match=f"{re.escape(str(path))}.*({says})") as raised:
+        video.read(Clip(path))
+    assert raised.value.__cause__ is None and "\n" not in str(raised.value)
+
+
+def test_neither_a_folder_nor_a_url_is_a_file(tmp_path: Path) -> None:
+    with pytest.raises(VideoError, match="a folder, not a file"):
+        video.read(Clip(tmp_path))
+    with pytest.raises(VideoError, match="a URL, not a file"):
+        video.read(Clip(Path("https://example.org/clip.mp4")))
+
+
+def test_more_frames_than_the_model_takes(films: Path) -> None:
+    with pytest.raises(VideoError, match="16 frames are asked for, the model takes 8 at most"):
+        video.read(Clip(films / "h264.mp4", Sampling(frames=16)), most=8)
+
+
+def test_what_is_seen_is_told_by_its_hash(films: Path) -> None:
+    path = films / "h264.mp4"
+    first = video.seen(Clip(path))
+    assert first == video.seen(Clip(path.read_bytes())), "where the file is does not matter"
+    assert first.frames == 8
+    others = [Clip(path, Sampling(frames=4)), Clip(path, Sampling(fps=4)), Clip(films / "h264.ts")]
+    digests = {first.digest, *(video.seen(other).digest for other in others)}
+    assert len(digests) == 4
+    assert len({video.source_digest(c) for c in (Clip(path), *others)}) == 4
