@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import argparse
 import math
+import shutil
 import sys
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from vlmbench.artifacts import Store, age, default_folder
 from vlmbench.bench import Bench
+from vlmbench.describe import QUESTION, as_json, as_text, contact_sheet, describe
 from vlmbench.errors import PictureError, UsageError, VlmbenchError
 from vlmbench.options import Options, catalogued
-from vlmbench.spec import Turn
+from vlmbench.spec import Clip, Sampling, Turn
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -34,16 +39,33 @@ def _parser() -> argparse.ArgumentParser:
     ask.add_argument("question")
     ask.add_argument("--model", default="qwen2", metavar="NAME[=WHERE]")
     ask.add_argument("--compression", default="32bit", metavar="NAME")
-    ask.add_argument("--tier", choices=("embedded", "hub"), default="embedded")
-    ask.add_argument("--device", default="cpu")
-    ask.add_argument("--max-new-tokens", type=int, default=128, metavar="N")
+    _add_where(ask)
     ask.set_defaults(run=_ask)
+    tell = commands.add_parser("describe", help="what models say of a video file, side by side")
+    tell.add_argument("video", type=Path)
+    several: dict[str, Any] = {"nargs": "+", "action": "extend"}
+    tell.add_argument("--model", metavar="NAME[=WHERE]", **several, help="default: qwen2")
+    tell.add_argument("--compression", metavar="NAME", **several, help="default: 32bit")
+    tell.add_argument("--question", default=QUESTION)
+    shown = tell.add_mutually_exclusive_group()
+    shown.add_argument("--frames", type=int, metavar="N", help="so many, at equal steps (8)")
+    shown.add_argument("--fps", type=float, metavar="N", help="so many a second")
+    tell.add_argument("--json", action="store_true", help="print one JSON object")
+    tell.add_argument("--contact-sheet", type=Path, metavar="FILE", help="write the frames there")
+    _add_where(tell)
+    tell.set_defaults(run=_describe)
     cache = commands.add_parser("cache", help="what is kept between sessions: show, bound, clear")
     bound = cache.add_mutually_exclusive_group()
     bound.add_argument("--limit", type=float, metavar="MB", help="drop what was not used longest")
     bound.add_argument("--clear", action="store_const", const=0.0, dest="limit", help="drop all")
     cache.set_defaults(run=_cache)
     return parser
+
+
+def _add_where(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--tier", choices=("embedded", "hub"), default="embedded")
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--max-new-tokens", type=int, default=128, metavar="N")
 
 
 def _list(options: argparse.Namespace) -> int:
@@ -68,30 +90,68 @@ def _summary(compression: object) -> str:
     return repr(compression).split("(")[0]
 
 
-def _ask(options: argparse.Namespace) -> int:
+def _bench(
+    options: argparse.Namespace, models: Sequence[str], compressions: Sequence[str]
+) -> Bench:
     if options.max_new_tokens < 1:
         raise UsageError(f"--max-new-tokens must be at least 1, got {options.max_new_tokens}")
+    chosen = Options(
+        tier=options.tier,
+        models=tuple(models),
+        compressions=tuple(compressions),
+        device=options.device,
+    )
+    return Bench(chosen, catalogued())
+
+
+def _ask(options: argparse.Namespace) -> int:
+    bench = _bench(options, [options.model], [options.compression])
     try:
         picture = options.picture.read_bytes()
     except OSError as error:
         raise PictureError(
             f"{options.picture}: {error.strerror}. Expected a picture file (PNG, JPEG, ...)."
         ) from None
-    chosen = Options(
-        tier=options.tier,
-        models=(options.model,),
-        compressions=(options.compression,),
-        device=options.device,
-    )
-    bench = Bench(chosen, catalogued())
     from vlmbench.answering import answer
 
     variant = bench.variant(bench.models[0], bench.compressions[0])
     turns = {str(options.picture): Turn((picture,), options.question, "Answer briefly.")}
     answers = answer(variant, turns, max_new_tokens=options.max_new_tokens, batch_size=1)
-    text = next(iter(answers.values())).text
-    print("".join(c if c.isprintable() or c == "\n" else f"\\x{ord(c):02x}" for c in text))
+    print(_printable(next(iter(answers.values())).text))
     return 0
+
+
+def _describe(options: argparse.Namespace) -> int:
+    bench = _bench(options, options.model or ["qwen2"], options.compression or ["32bit"])
+    clip = Clip(options.video, _sampling(options))
+    frames, said = describe(bench, clip, options.question, max_new_tokens=options.max_new_tokens)
+    if options.contact_sheet:
+        try:
+            contact_sheet(frames).save(options.contact_sheet)
+        except (OSError, ValueError) as error:
+            raise UsageError(
+                f"--contact-sheet {options.contact_sheet} cannot be written ({error}). Name a "
+                "picture file in a folder that exists: sheet.png"
+            ) from None
+    if options.json:
+        print(as_json(options.video, options.question, frames, said))
+    else:
+        said = [replace(one, answer=_printable(one.answer)) for one in said]
+        print(as_text(frames, said, shutil.get_terminal_size().columns), end="")
+    return 0
+
+
+def _sampling(options: argparse.Namespace) -> Sampling:
+    if options.fps is not None and not 0 < options.fps < math.inf:
+        raise UsageError(f"--fps must be above 0, got {options.fps}")
+    if options.frames is not None and options.frames < 1:
+        raise UsageError(f"--frames must be at least 1, got {options.frames}")
+    return Sampling(options.frames or 8, options.fps)
+
+
+def _printable(text: str) -> str:
+    """What a terminal may be shown of what a model said."""
+    return "".join(c if c.isprintable() or c == "\n" else f"\\x{ord(c):02x}" for c in text)
 
 
 def _cache(options: argparse.Namespace) -> int:

@@ -13,6 +13,8 @@ from vlmbench import video
 from vlmbench.errors import DataError
 from vlmbench.spec import Dataset, Sample, Source
 
+_TABLES = ("jsonl", "json", "csv")
+
 
 @dataclass(frozen=True)
 class Samples:
@@ -53,6 +55,8 @@ def read(dataset: Dataset, source: Source, *, limit: int | None = None) -> Sampl
 def _sample(dataset: Dataset, source: Source, row: dict[str, Any], number: int) -> Sample | None:
     if source.where and row.get(source.where[0]) != source.where[1]:
         return None
+    if isinstance(row.get("video"), str):
+        row = {**row, "video": _place(dataset, source, row["video"])}
     try:
         return dataset.read(row, number)
     except (DataError, KeyError, TypeError, ValueError, IndexError, OSError) as error:
@@ -60,6 +64,18 @@ def _sample(dataset: Dataset, source: Source, row: dict[str, Any], number: int) 
             f"row {number} of {dataset.name} at {source.location} cannot be read: "
             f"{type(error).__name__}: {error}. Expected the published schema."
         ) from None
+
+
+def _place(dataset: Dataset, source: Source, video: str) -> str:
+    """Where a video is that a row names: in the folder of the table, if it says no more."""
+    folder = Path(source.location).expanduser()
+    if not folder.is_dir() and not Path(video).is_absolute():
+        raise DataError(
+            f"{dataset.name} at {source.location} names its videos ({video}) and does not hold "
+            "them. Put them into a folder, with a captions.jsonl that names them (README): "
+            f"--data {dataset.name}=FOLDER"
+        )
+    return str(folder / video)
 
 
 def _check(dataset: Dataset, source: Source, items: list[Sample], left_out: int) -> None:
@@ -101,7 +117,8 @@ def _table(dataset: Dataset, source: Source) -> tuple[Source, Any]:
             failures.append(f"  {candidate.location}: {type(error).__name__}: {reason}")
     raise DataError(
         f"{dataset.name} (split {source.split}) cannot be read:\n" + "\n".join(failures) + "\n"
-        f"Name a folder of parquet files, such as test.parquet: --data {dataset.name}=FOLDER"
+        f"Name a folder with {source.split}.parquet, or with videos and their captions.jsonl: "
+        f"--data {dataset.name}=FOLDER"
     )
 
 
@@ -114,6 +131,11 @@ def _load(source: Source) -> Any:
     shown = not datasets.are_progress_bars_disabled()
     datasets.disable_progress_bars()
     try:
+        if named := _captions(folder):
+            kind = named.suffix[1:].replace("jsonl", "json")
+            table = datasets.load_dataset(kind, data_files=str(named), split="train")
+            named_as = {"file_name": "video"}  # as video folders for `datasets` have it
+            return table.rename_columns({k: v for k, v in named_as.items() if k in table.features})
         table = datasets.load_dataset(
             str(folder) if folder.is_dir() else source.location,
             name=source.config,
@@ -133,6 +155,12 @@ def _load(source: Source) -> Any:
         if column in table.column_names:
             table = table.cast_column(column, feature)
     return table
+
+
+def _captions(folder: Path) -> Path | None:
+    """The table of a folder of videos: captions or metadata, as JSON lines, JSON or CSV."""
+    names = (f"{stem}.{kind}" for stem in ("captions", "metadata") for kind in _TABLES)
+    return next((folder / name for name in names if (folder / name).is_file()), None)
 
 
 def content_hash(sample: Sample) -> str:

@@ -191,6 +191,9 @@ def _processor(source: Source) -> Any:
             "processor beside the weights: processor.save_pretrained(folder)."
         )
     check_tokenizer(processor.tokenizer, source)
+    videos: Any = getattr(processor, "video_processor", None)
+    if getattr(videos, "cap_pixels_per_frame", True) is None:
+        videos.cap_pixels_per_frame = True  # as the model's authors do; unset, each call warns
     return processor
 
 

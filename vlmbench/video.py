@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     import numpy as np
     from PIL.Image import Image
 
-_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
+_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")
 
 
 @dataclass(frozen=True)
@@ -121,16 +121,10 @@ def _seen(clip: Clip, source: str) -> Seen:
 
 
 def source_digest(clip: Clip) -> str:
-    """Hash of a clip's file and of which frames are taken, without decoding it.
-
-    Raises:
-        VideoError: there is no such file.
-    """
+    """Hash of a clip's file and of which frames are taken, without decoding it."""
     data = clip.data
     if isinstance(data, Path):
-        name, file = _opened(data)
-        file.close()
-        content = content_of(Path(name))
+        content = content_of(data) if data.is_file() else f"no file {data}"
     else:
         content = hashlib.sha256(data if isinstance(data, bytes) else b"".join(data)).hexdigest()
     return f"{clip.sampling} of {content}"
@@ -172,8 +166,9 @@ def _opened(data: bytes | Path) -> tuple[str, Any]:
     """What to call the video, and what PyAV opens."""
     if isinstance(data, bytes):
         return f"a video of {len(data)} bytes", io.BytesIO(data)
-    if _SCHEME.match(str(data)) or _SCHEME.match(str(data).replace(":/", "://", 1)):
-        raise VideoError(f"{data}: a URL, not a file. Download it first and name the file.")
+    if _SCHEME.match(str(data)):
+        url = str(data).replace(":/", "://", 1)  # a path has lost a slash of it
+        raise VideoError(f"{url}: a URL, not a file. Download it first and name the file.")
     if not data.is_file():
         reason = "a folder, not a file" if data.is_dir() else "no such file"
         raise VideoError(f"{data}: {reason}. Expected a video file (mp4, mov, webm, gif, ...).")

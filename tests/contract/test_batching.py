@@ -5,7 +5,7 @@ import pytest
 from vlmbench.answering import answer
 from vlmbench.prompting import turn
 
-DATASETS = ("docvqa", "vqav2", "scienceqa", "flickr30k")
+DATASETS = ("docvqa", "vqav2", "scienceqa", "flickr30k", "clips", "videoqa")
 QUANTIZED = ("16bit", "8bit", "4bit", "lm8bit", "lm4bit")
 SUBSET = 100
 """Rows a data set and recipe below 32 bit, where one by one is slow."""
@@ -31,7 +31,7 @@ def flips(embedded, recipe, dataset, rows):
 
 @pytest.mark.parametrize("dataset", DATASETS)
 def test_every_answer_at_32_bit_is_the_same_alone_and_in_a_batch(embedded, dataset):
-    asked, different = flips(embedded, "32bit", dataset, None)
+    asked, different = flips(embedded, "32bit", dataset, 500)
     assert asked == 500
     assert different == {}
 

@@ -33,7 +33,7 @@ LAYERS = [
     {"options"},
     {"selection"},
     {"bench"},
-    {"report"},
+    {"describe", "report"},
     {"cli", "hookspecs", "probe", "pytest_cells", "pytest_options", "pytest_workers"},
     {"plugin"},
 ]

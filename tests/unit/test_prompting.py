@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import io
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +12,11 @@ import pytest
 import torch
 from PIL import Image
 
-from vlmbench.errors import PictureError
+from vlmbench import video
+from vlmbench.errors import PictureError, VideoError
 from vlmbench.pictures import decode_picture
 from vlmbench.prompting import IGNORED, encode, encode_answered, render
-from vlmbench.spec import Turn
+from vlmbench.spec import Clip, Sampling, Turn, Watching
 
 FADE = Image.radial_gradient("L")
 
@@ -131,6 +133,60 @@ def test_what_spells_a_special_token_is_text(token: str, processor: Any) -> None
 def test_lone_surrogates_are_said_as_question_marks(processor: Any) -> None:
     encode(processor, [Turn((), "caf\udce9")])
     assert "caf?<" in render(processor, Turn((), "caf\udce9"))
+
+
+def film(frames: int) -> Clip:
+    return Clip(tuple(picture(56, 28) for _ in range(frames)), Sampling(frames=frames))
+
+
+def test_a_clip_goes_the_processors_video_path(processor: Any) -> None:
+    """As the template by hand makes it, of the frames that the sampling chose."""
+    turn = Turn((), "What?", "Answer briefly.", film(6))
+    content = [{"type": "text", "text": "Answer briefly."}, {"type": "video"}]
+    content += [{"type": "text", "text": "What?"}]
+    text = processor.apply_chat_template(
+        [{"role": "user", "content": content}], add_generation_prompt=True
+    )
+    frames = torch.from_numpy(video.read(film(6)).pictures).permute(0, 3, 1, 2)
+    expected = dict(processor(text=[text], videos=[frames], return_tensors="pt"))
+    made = encode(processor, [turn])
+    assert made.keys() == expected.keys()
+    assert [name for name in made if not torch.equal(made[name], expected[name])] == []
+    assert made["video_grid_thw"].tolist() == [[3, 2, 4]], "frames in pairs"
+
+
+def test_clips_and_pictures_share_a_batch(processor: Any) -> None:
+    clip = Turn((), "What?", clip=film(2))
+    batch = encode(processor, [TWO, clip, NONE, ONE])
+    alone = encode(processor, [clip])
+    assert torch.equal(batch["pixel_values_videos"], alone["pixel_values_videos"])
+    assert torch.equal(batch["pixel_values"], encode(processor, [TWO, ONE])["pixel_values"])
+
+
+def test_a_model_without_a_video_path_gets_pictures_in_order(processor: Any) -> None:
+    frames = [picture(28 * i, 56) for i in (2, 2, 2)]
+    watching = Watching(most=8, native=False)
+    turn = Turn((), "What?", clip=Clip(tuple(frames), Sampling(frames=3)), watching=watching)
+    same = Turn(tuple(frames), "What?")
+    made, expected = encode(processor, [turn]), encode(processor, [same])
+    assert made.keys() == expected.keys()
+    assert [name for name in made if not torch.equal(made[name], expected[name])] == []
+
+
+def test_frames_beyond_what_a_model_takes(processor: Any) -> None:
+    few = replace(Turn((), "What?", clip=film(6)), watching=Watching(most=4))
+    with pytest.raises(VideoError, match="6 frames are asked for, the model takes 4 at most"):
+        encode(processor, [few])
+    exact = replace(few, watching=Watching(most=8, exactly=8))
+    with pytest.raises(VideoError, match="6 frames are asked for, the model takes 8, no more"):
+        encode(processor, [exact])
+
+
+def test_more_tokens_than_a_model_reads(processor: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(processor.tokenizer, "model_max_length", 80)
+    encode(processor, [ONE])
+    with pytest.raises(PictureError, match=r"has \d+ tokens, the model reads 80 at most"):
+        encode(processor, [ONE, Turn((), "What?", clip=film(60))])
 
 
 def test_a_picture_beyond_the_processors_limits(processor: Any) -> None:

@@ -118,7 +118,7 @@ def test_rows_that_cannot_be_judged(rows: Rows, says: str, folder: Path) -> None
 @pytest.mark.parametrize(
     ("files", "says"),
     [
-        ({}, "EmptyDatasetError.*\nName a folder of parquet files.*--data docvqa=FOLDER"),
+        ({}, "EmptyDatasetError.*\nName a folder with test.parquet.*--data docvqa=FOLDER"),
         ({"train.parquet": None}, 'Unknown split "test". Should be one of'),
         ({"test.parquet": b"PAR1 nonsense"}, "not a parquet file"),
         ({"test.parquet": b""}, "docvqa .split test. cannot be read"),
@@ -137,7 +137,7 @@ def test_folders_that_hold_no_such_split(
 
 @pytest.mark.parametrize("location", ["/no/such/folder", "./no/such/folder", "no such id!"])
 def test_addresses_of_nothing(location: str) -> None:
-    with pytest.raises(DataError, match=f"{location}: .*\nName a folder of parquet files"):
+    with pytest.raises(DataError, match=f"{location}: .*\nName a folder with test.parquet"):
         read(DOCVQA, Source(location))
 
 

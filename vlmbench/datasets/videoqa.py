@@ -22,4 +22,8 @@ VIDEOQA = Dataset(
     read=_read,
     gates=(Gate("bertscore", 0.01), Gate("vqa_accuracy", 0.02)),
     metrics=("exact_match",),
+    demos=(
+        *("circle_last", "diamond_first", "circle_changed"),
+        *("circle_does", "square_last", "cross_first"),
+    ),
 )

@@ -79,7 +79,7 @@ def processor(tokenizer: Any) -> Any:
     return make(
         image_processor=Qwen2VLImageProcessor(size=size),
         tokenizer=tokenizer,
-        video_processor=Qwen2VLVideoProcessor(size=size),
+        video_processor=Qwen2VLVideoProcessor(size=size, cap_pixels_per_frame=True),
         chat_template=CHAT_TEMPLATE,
     )
 

@@ -1,13 +1,21 @@
-"""Whether a caption is true, by the drawing itself: no caption metric knows left from right."""
+"""Whether a description is true, by the drawing itself: no metric knows left from right."""
 
 from __future__ import annotations
 
 import re
 from collections import Counter
 
-from vlmbench.embedded import rows, scenes
+from vlmbench.embedded import clips, rows, scenes
 from vlmbench.embedded.canvas import COLORS, SHAPES
 
+_DEEDS = "|".join(
+    [
+        *(f"moves {way}" for way in clips.WAYS),
+        *(f"bounces {times}" for times in clips.TIMES.values()),
+        *(f"turns {color}" for color in COLORS),
+        *("appears", "vanishes", "comes and goes"),
+    ]
+)
 _NAMED = re.compile(rf"\b({'|'.join(COLORS)}) ({'|'.join(SHAPES)})\b")
 
 
@@ -21,3 +29,20 @@ def facts_right(split: str, number: int, caption: str) -> float:
     there = Counter(thing.name for thing in scene.things)
     named = Counter(f"{color} {shape}" for color, shape in _NAMED.findall(caption))
     return (there & named).total() / max(there.total(), named.total())
+
+
+_DID = re.compile(rf"{_NAMED.pattern}(?: that| and it)? ({_DEEDS})\b")
+
+
+def clip_facts_right(split: str, number: int, description: str) -> float:
+    """As `facts_right`, of a clip: which things are named, and what each of them does."""
+    events = clips.draw(rows.rng_of("clips", split, number)).events
+    there = Counter(event.thing.name for event in events)
+    for event in events:
+        moves = event.kind == "pass"
+        if event.kind != "still":
+            deed = f"moves {event.detail}" if moves else event.deed
+            there[f"{event.thing.name} {deed}"] += 1
+    said = Counter(f"{color} {shape}" for color, shape in _NAMED.findall(description))
+    said.update(" ".join(did) for did in _DID.findall(description))
+    return (there & said).total() / max(there.total(), said.total())

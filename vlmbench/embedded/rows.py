@@ -148,12 +148,12 @@ def _videoqa(rng: Random, number: int, split: str) -> list[Row]:
         {
             "video_id": f"clip{number}",
             "video": video,
-            "question_id": f"clip{number}_{asked.kind}",
+            "question_id": f"clip{number}_{i}",
             "question": asked.question,
             "answer": asked.answer,
             "answers": asked.annotators,
         }
-        for asked in clips.questions(clip, rng, 2)
+        for i, asked in enumerate(clips.questions(clip, rng, 2))
     ]
 
 
