@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from vlmbench.errors import NumericsError, PictureError, UsageError, VlmbenchError
+from vlmbench.errors import NumericsError, OutOfTimeError, PictureError, UsageError, VlmbenchError
 from vlmbench.finite import NonFinite
 from vlmbench.prompting import encode
 from vlmbench.spec import Turn
@@ -58,6 +58,7 @@ def answer(
         PictureError: a picture cannot be read or is beyond the processor's limits; names the turn.
         UsageError: memory does not suffice for a single turn.
         NumericsError: the logits are no numbers.
+        OutOfTimeError: the variant's time limit ended it.
     """
     names = sorted(turns, key=lambda name: -_length(turns[name]))
     batches = [tuple(names[i : i + batch_size]) for i in range(0, len(names), batch_size)]
@@ -137,7 +138,7 @@ def _generate(
     made: Results = {}
     try:
         ids = variant.generate(inputs, max_new_tokens=max_new_tokens)
-        return dict(zip(batch, _read(variant, ids), strict=True))
+        return dict(zip(batch, _read(variant, batch, ids, max_new_tokens), strict=True))
     except torch.OutOfMemoryError:
         if len(batch) == 1:
             return {
@@ -166,12 +167,20 @@ def _generate(
     return made
 
 
-def _read(variant: Variant, ids: Tensor) -> Iterator[Answer]:
+def _read(
+    variant: Variant, batch: Batch, ids: Tensor, max_new_tokens: int
+) -> Iterator[Answer | OutOfTimeError]:
     """New token ids [batch, tokens] -> answers, each up to its end-of-turn token."""
     ends = variant.network.generation_config.eos_token_id
     ends = set(ends if isinstance(ends, list) else [ends])
-    for row in ids.tolist():
+    for name, row in zip(batch, ids.tolist(), strict=True):
         length = next((i for i, token in enumerate(row) if token in ends), None)
+        if length is None and len(row) < max_new_tokens:
+            yield OutOfTimeError(
+                f"{variant.name}: sample {name!r} has no answer after {variant.time_limit_s} s, "
+                f"{len(row)} tokens. Give a batch more time (--time-limit) or fewer samples."
+            )
+            continue
         kept = row if length is None else row[:length]
         text = variant.processor.tokenizer.decode(kept, skip_special_tokens=True)
         yield Answer(text.strip(), len(kept), cut=length is None)

@@ -115,9 +115,10 @@ class Bench:
             source = self._source("model", model)
             self.loads[wanted] += 1
             try:
-                self._loaded = load(
+                loaded = load(
                     model, compression, source, device=options.device, dtype=options.dtype
                 )
+                self._loaded = dataclasses.replace(loaded, time_limit_s=options.time_limit)
             except VlmbenchError as error:
                 error.__traceback__ = error.__context__ = None
                 self._unloadable[wanted] = error

@@ -9,6 +9,7 @@ VlmbenchError            what, where, expected against obtained, what to do
 |   `-- VideoError       a video cannot be read or is beyond the model's limits
 |-- CensusError          the loaded model is not stored as its recipe promises
 |-- NumericsError        logits that are NaN or infinite
+|-- OutOfTimeError       a sample has no answer in the time that a batch was given
 |-- ArtifactError        what is kept between sessions cannot be deleted
 |-- BaselineError        a baseline is missing, damaged, or of another protocol
 `-- UsageError           options that contradict each other or cannot be met
@@ -60,6 +61,10 @@ class CensusError(VlmbenchError):
 
 class NumericsError(VlmbenchError):
     """The logits of a sample are NaN or infinite."""
+
+
+class OutOfTimeError(VlmbenchError):
+    """A sample has no answer in the time that a batch was given."""
 
 
 class ArtifactError(VlmbenchError):

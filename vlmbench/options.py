@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +26,8 @@ class Options:
     device: str = "cpu"
     dtype: str | None = None
     batch_size: int = 64
+    time_limit: float | None = None
+    """Seconds that answering a batch may take; samples without an answer by then are errors."""
     baselines: Path = Path("baselines")
     baseline_of: str | None = None
     write: str | None = None
@@ -53,6 +56,8 @@ class Options:
             raise UsageError(f"--error-budget must not be negative: {self.error_budget}")
         if self.move_anchor and self.write != "update":
             raise UsageError("--baseline-move-anchor goes with --baseline-update")
+        if self.time_limit is not None and not 0 < self.time_limit < math.inf:
+            raise UsageError(f"--time-limit must be above 0 seconds, got {self.time_limit}")
         if self.batch_size < 1:
             raise UsageError(f"--batch-size must be at least 1, got {self.batch_size}")
         if self.baseline_of and self.write:

@@ -44,6 +44,7 @@ def declare(parser: pytest.Parser) -> None:
     add("--device", default="cpu", help="torch device (default: cpu)")
     add("--dtype", help="dtype of what a recipe leaves unquantized, such as float32")
     add("--batch-size", type=int, default=64, metavar="N", help="samples a batch (default: 64)")
+    add("--time-limit", type=float, metavar="SECONDS", help="let a batch take no longer")
     add("--baselines", type=Path, metavar="DIR", help="default: baselines/ beside pytest.ini")
     add("--baseline-of", metavar="MODEL", help="compare with another model's baselines")
     add(
@@ -103,6 +104,7 @@ def options(config: pytest.Config) -> Options:
         device=option("device"),
         dtype=option("dtype"),
         batch_size=option("batch_size"),
+        time_limit=option("time_limit"),
         baselines=option("baselines") or config.rootpath / "baselines",
         baseline_of=option("baseline_of"),
         write=option("baseline_write"),

@@ -54,6 +54,8 @@ class Variant:
     device: str
     dtype: str | None = None
     """Of what the recipe leaves unquantized, where the user said so."""
+    time_limit_s: float | None = None
+    """A batch that is not answered by then is left as it is."""
 
     @property
     def name(self) -> str:
@@ -75,6 +77,8 @@ class Variant:
     ) -> Tensor:
         """Answer greedily: model inputs of a batch -> new token ids [batch, new tokens].
 
+        Rows that end sooner are padded; all end together where the time is up.
+
         Raises:
             NonFinite: the logits of some rows are NaN or infinite.
         """
@@ -84,7 +88,10 @@ class Variant:
         head = self.network.get_submodule(self.model.anatomy.head)
         with torch.inference_mode(), _quiet(), watched(head):
             ids: Tensor = self.network.generate(
-                **moved, max_new_tokens=max_new_tokens, min_new_tokens=min_new_tokens or None
+                **moved,
+                max_new_tokens=max_new_tokens,
+                min_new_tokens=min_new_tokens or None,
+                max_time=self.time_limit_s,
             )
         return ids[:, moved["input_ids"].shape[1] :]
 

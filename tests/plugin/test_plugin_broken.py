@@ -126,3 +126,10 @@ def test_a_sample_without_an_answer_is_an_error_and_no_regression(counting, stor
         ]
     )
     counting.pytest("--error-budget=1").assert_outcomes(passed=1)
+
+
+def test_samples_that_run_out_of_time_are_errors(counting):
+    result = counting.pytest("--time-limit=1e-9")
+    result.assert_outcomes(passed=1, errors=1 + 10)
+    assert told(result, "OutOfTimeError: mine_32bit: sample .* has no answer after 1e-09 s") == 11
+    assert result.ret == ERRORED

@@ -6,6 +6,7 @@ import io
 import struct
 import zlib
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -17,7 +18,7 @@ from PIL import Image
 from vlmbench import answering
 from vlmbench.answering import Answer, answer
 from vlmbench.catalogue import compressions
-from vlmbench.errors import NumericsError, PictureError, UsageError, VlmbenchError
+from vlmbench.errors import NumericsError, OutOfTimeError, PictureError, UsageError, VlmbenchError
 from vlmbench.models.qwen2 import QWEN2
 from vlmbench.pictures import decode_picture
 from vlmbench.spec import Source, Turn
@@ -176,6 +177,33 @@ def test_logits_that_are_no_numbers_name_the_module_and_the_samples(tiny: Path) 
     assert "first in model.language_model.embed_tokens" in str(told["six"])
     with pytest.raises(NumericsError, match=r"sample 'six': the logits are NaN or infinite"):
         answer(variant, turns, max_new_tokens=4, batch_size=3)
+
+
+def test_who_has_not_ended_in_time_has_no_answer(tiny: Path) -> None:
+    """One row ends at its second token, the time is up after the third."""
+    variant = load(QWEN2, compressions()["32bit"], Source(str(tiny)))
+    turns = {"one": Turn((), "What?"), "two": Turn((), "Why is it so?")}
+    whole = answer(variant, turns, max_new_tokens=6, batch_size=2)
+    hurried = replace(variant, time_limit_s=1e-9)
+    told: dict[str, VlmbenchError] = {}
+    assert answer(hurried, turns, max_new_tokens=6, batch_size=2, failed=told.__setitem__) == {}
+    assert all(type(error) is OutOfTimeError for error in told.values()) and set(told) == set(turns)
+    assert "sample 'one' has no answer after 1e-09 s, 1 tokens" in str(told["one"])
+    patient = replace(variant, time_limit_s=3600.0)
+    assert answer(patient, turns, max_new_tokens=6, batch_size=2) == whole
+
+
+def test_who_has_ended_in_time_keeps_the_answer(
+    echo: type[Echo], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = Echo.generate
+    monkeypatch.setattr(Echo, "generate", lambda *parts, **most: whole(*parts, **most)[:, :3])
+    monkeypatch.setattr(Echo, "time_limit_s", 1.5, raising=False)
+    monkeypatch.setattr(Echo, "name", "echo", raising=False)
+    told: dict[str, VlmbenchError] = {}
+    made = answer(echo(), QUESTIONS, max_new_tokens=9, batch_size=5, failed=told.__setitem__)
+    assert {name: one.text for name, one in made.items()} == {"d": "d", "b": "bb"}
+    assert set(told) == {"a", "c", "e"}
 
 
 def test_an_answer_does_not_depend_on_its_batch(tiny: Path) -> None:
