@@ -21,12 +21,13 @@ lint: $(READY)
 $(READY): pyproject.toml constraints.txt Makefile
 	@command -v $(PYTHON) >/dev/null || { echo "make: $(PYTHON) not found: install Python 3.11, or name yours: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 1; }
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) || { echo "make: cannot create $(VENV): is the venv module installed (Debian: python3-venv)?"; exit 1; }
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[video,dev]' || { echo "make: installation failed: is a package index reachable, and are 6 GB free?"; exit 1; }
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]' || { echo "make: installation failed: is a package index reachable, and are 6 GB free?"; exit 1; }
 	@touch $@
 
-# Java, for the test that holds CIDEr against the COCO evaluation's own tokenizer; skipped without.
+# What tests compare with, and are skipped without: Java for the COCO evaluation's own tokenizer
+# (CIDEr), ffmpeg for the frames of videos.
 system:
-	@command -v java >/dev/null || { apt-get update -q && apt-get install -q -y --no-install-recommends default-jre-headless; }
+	@{ command -v java && command -v ffmpeg; } >/dev/null || { apt-get update -q && apt-get install -q -y --no-install-recommends default-jre-headless ffmpeg; }
 
 clean:
 	rm -rf $(VENV)

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import io
+import json
+import re
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import pytest
@@ -13,6 +17,7 @@ from PIL import Image
 
 from vlmbench import answering, catalogue, cli
 from vlmbench.bench import Bench
+from vlmbench.embedded import clips
 
 
 def picture(folder: Path) -> Path:
@@ -104,8 +109,6 @@ def test_a_mistake_is_one_line(
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    import re
-
     places = {"folder": tmp_path, "tiny": tiny}
     places |= {"cut": truncated(tmp_path), "picture": picture(tmp_path)}
     assert cli.main(["ask", *(part.format(**places) for part in arguments)]) == 2
@@ -119,3 +122,85 @@ def test_the_process_ends_with_the_status() -> None:
     done = subprocess.run(command, capture_output=True, text=True)
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.startswith("vlmbench: /no/such.png: ") and done.stderr.count("\n") == 1
+
+
+@pytest.fixture(scope="module")
+def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A drawn clip of two seconds or more."""
+    path = tmp_path_factory.mktemp("clips") / "clip.mp4"
+    path.write_bytes(clips.draw(Random(1)).mp4())
+    return path
+
+
+def test_describe_a_clip(tiny: Path, clip: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    model = ["--model", f"mine={tiny}", "--max-new-tokens", "4"]
+    assert cli.main(["describe", str(clip), *model, "--frames", "4"]) == 0
+    told = capsys.readouterr()
+    assert told.err == ""
+    assert re.search(
+        r"\n4 of \d+ frames, at 0\.00, .* s\n\d+\.\d\d s, weights \d+\.\d MB, peak \d+ MB\n",
+        told.out,
+    )
+
+
+def test_describe_side_by_side(tiny: Path, clip: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    named = ["--model", f"mine={tiny}", f"yours={tiny}", "--compression", "32bit", "lm8bit"]
+    assert cli.main(["describe", str(clip), *named, "--fps", "1", "--max-new-tokens", "4"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].split() == ["variant", "answer", "s", "weights", "MB", "peak", "MB"]
+    shown = [line.split()[0] for line in lines[1:] if line.startswith(("mine_", "yours_"))]
+    assert shown == ["mine_32bit", "mine_lm8bit", "yours_32bit", "yours_lm8bit"]
+
+
+def test_describe_as_json_with_a_contact_sheet(
+    tiny: Path, clip: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sheet = tmp_path / "sheet.png"
+    asked = ["--model", f"mine={tiny}", "--question", "What moves?", "--max-new-tokens", "4"]
+    assert cli.main(["describe", str(clip), *asked, "--json", "--contact-sheet", str(sheet)]) == 0
+    told = json.loads(capsys.readouterr().out)
+    (answer,) = told["answers"]
+    assert (told["question"], answer["variant"]) == ("What moves?", "mine_32bit")
+    assert len(told["frames"]["indices"]) == len(told["frames"]["times_s"]) == 8
+    assert answer["latency_s"] > 0 and answer["weight_bytes"] > 0 and answer["peak_bytes"] > 0
+    with Image.open(sheet) as picture:
+        assert picture.size == (3 * 140, 3 * (140 + 16)), "eight frames, three in a row"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["{folder}/none.mp4"], "none.mp4: no such file. Expected a video file"),
+        (["https://example.org/a.mp4"], "https://example.org/a.mp4: a URL, not a file"),
+        (["{picture}", "--frames", "0"], "--frames must be at least 1, got 0"),
+        (["{picture}", "--fps", "0"], "--fps must be above 0, got 0.0"),
+        (["{picture}", "--fps", "nan"], "--fps must be above 0, got nan"),
+        (["{clip}", "--frames", "999"], "999 frames are asked for, the model takes 768 at most"),
+        (
+            ["{clip}", "--model", "mine={tiny}", "--contact-sheet", "{folder}/no/s.png"],
+            "--contact-sheet .* cannot be written",
+        ),
+    ],
+)
+def test_a_mistake_in_describe_is_one_line(
+    arguments: list[str],
+    says: str,
+    tiny: Path,
+    clip: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    places = {"folder": tmp_path, "tiny": tiny, "clip": clip, "picture": picture(tmp_path)}
+    assert cli.main(["describe", *(part.format(**places) for part in arguments)]) == 2
+    shown = capsys.readouterr()
+    assert shown.out == ""
+    assert re.fullmatch(f"vlmbench: .*{says}.*\n", shown.err)
+
+
+def test_describe_needs_a_model_that_takes_videos(
+    tiny: Path, clip: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    unseeing = replace(catalogue.models()["qwen2"], watching=None)
+    monkeypatch.setattr(catalogue, "models", lambda *own: {"qwen2": unseeing})
+    assert cli.main(["describe", str(clip)]) == 2
+    assert capsys.readouterr().err.startswith("vlmbench: qwen2 takes no video.")

@@ -6,6 +6,7 @@ import io
 import re
 import shutil
 import subprocess
+import sys
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -275,3 +276,45 @@ def test_what_is_seen_is_told_by_its_hash(films: Path) -> None:
     digests = {first.digest, *(video.seen(other).digest for other in others)}
     assert len(digests) == 4
     assert len({video.source_digest(c) for c in (Clip(path), *others)}) == 4
+
+
+def repeated(path: Path, out: Path, times: int) -> Path:
+    """A long film, made by repeating the packets of a short one."""
+    with av.open(str(path)) as source, av.open(str(out), "w") as target:
+        stream = source.streams.video[0]
+        copied = target.add_stream_from_template(stream)
+        packets = [p for p in source.demux(stream) if p.size]
+        length = int(FRAMES / 10 / stream.time_base)
+        begin = [(p.pts, p.dts) for p in packets]
+        for turn in range(times):
+            for packet, (pts, dts) in zip(packets, begin, strict=True):
+                packet.pts, packet.dts = pts + turn * length, dts + turn * length
+                packet.stream = copied
+                target.mux(packet)
+    return out
+
+
+PEAK = """
+import resource, sys
+from pathlib import Path
+from vlmbench import video
+from vlmbench.spec import Clip
+
+seen = video.read(Clip(Path(sys.argv[1])))
+print(seen.total, *seen.indices, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no resource module")
+def test_an_hour_takes_the_memory_of_a_minute(films: Path) -> None:
+    peaks = []
+    for minutes in (1, 60):
+        film = repeated(films / "h264.mp4", films / f"{minutes}.mp4", 15 * minutes)
+        told = subprocess.run(
+            [sys.executable, "-c", PEAK, str(film)], capture_output=True, text=True, check=True
+        )
+        total, *indices, peak = map(int, told.stdout.split())
+        assert total == 600 * minutes
+        assert indices == video.uniform(total, 8)
+        peaks.append(peak)
+    assert peaks[1] - peaks[0] < 20_000, "KiB"
