@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 from dataclasses import dataclass, replace
 from random import Random
+from typing import Any
 
 import numpy as np
 
@@ -106,14 +107,32 @@ class Clip:
             stream = container.add_stream("libx264", rate=RATE)
             stream.width = stream.height = SIDE
             stream.pix_fmt = "yuv420p"
-            # One thread: with several, bytes depend on the machine.
-            stream.options = {"crf": "24", "preset": "medium", "threads": "1"}
+            # Neither several threads nor x264's assembly, which reads memory that nobody wrote:
+            # with them bytes differ from machine to machine, and now and then from call to call.
+            slow = {"threads": "1", "x264-params": "no-asm=1"}
+            stream.options = {"crf": "24", "preset": "medium", **slow}
             for i in range(self.frames):
-                picture = np.asarray(self.canvas(i / self.frames).image)
-                frame = av.VideoFrame.from_ndarray(picture, format="rgb24")
+                planes = _planes(np.asarray(self.canvas(i / self.frames).image))
+                frame = av.VideoFrame.from_ndarray(planes, format="yuv420p")
                 container.mux(stream.encode(frame))
             container.mux(stream.encode(None))
         return out.getvalue()
+
+
+def _planes(pixels: np.ndarray[Any, Any]) -> np.ndarray[Any, np.dtype[np.uint8]]:
+    """RGB [height, width, 3] as yuv420p (BT.601), in whole numbers.
+
+    ffmpeg's own conversion rounds otherwise on other processors.
+    """
+    red, green, blue = pixels.astype(np.int32).transpose(2, 0, 1)
+    luma = (66 * red + 129 * green + 25 * blue + 128 >> 8) + 16
+    height, width = luma.shape
+    quarter = (channel.reshape(height // 2, 2, width // 2, 2) for channel in (red, green, blue))
+    red, green, blue = (channel.sum((1, 3)) for channel in quarter)
+    u = (-38 * red - 74 * green + 112 * blue + 512 >> 10) + 128
+    v = (112 * red - 94 * green - 18 * blue + 512 >> 10) + 128
+    flat = np.concatenate([luma.ravel(), u.ravel(), v.ravel()]).astype(np.uint8)
+    return flat.reshape(height * 3 // 2, width)
 
 
 def draw(rng: Random) -> Clip:

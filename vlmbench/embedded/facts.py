@@ -31,7 +31,8 @@ def facts_right(split: str, number: int, caption: str) -> float:
     return (there & named).total() / max(there.total(), named.total())
 
 
-_DID = re.compile(rf"{_NAMED.pattern}(?: that| and it)? ({_DEEDS})\b")
+_BETWEEN = rf"(?: (?:{'|'.join(scenes.SETTINGS)}))?(?: that| and it)?"
+_DID = re.compile(rf"{_NAMED.pattern}{_BETWEEN} ({_DEEDS})\b")
 
 
 def clip_facts_right(split: str, number: int, description: str) -> float:

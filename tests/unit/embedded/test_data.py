@@ -13,6 +13,8 @@ from PIL import Image
 
 from vlmbench import catalogue
 from vlmbench.embedded import DATA, rows, store
+from vlmbench.spec import Clip
+from vlmbench.video import read
 
 # As published.
 COLUMNS = {
@@ -23,8 +25,11 @@ COLUMNS = {
         *("image", "question", "choices", "answer", "hint", "task", "grade", "subject"),
         *("topic", "category", "skill", "lecture", "solution"),
     },
+    "clips": {"video_id", "video", "caption"},
+    "videoqa": {"video_id", "video", "question_id", "question", "answer", "answers"},
 }
 STORED = [(dataset, split) for dataset in COLUMNS for split in ("test", "validation")]
+FILMS = ("clips", "videoqa")
 Rows = list[dict[str, Any]]
 
 
@@ -35,7 +40,9 @@ def stored(dataset: str, split: str) -> Rows:
 
 
 def pictures(drawn: Rows) -> list[bytes]:
-    return [row["image"]["bytes"] for row in drawn if row["image"]]
+    """What they show: pictures or films."""
+    shown = [row.get("image") or row.get("video") for row in drawn]
+    return [one["bytes"] for one in shown if one]
 
 
 def keys(dataset: str, split: str) -> list[str]:
@@ -46,10 +53,14 @@ def keys(dataset: str, split: str) -> list[str]:
 def test_a_stored_split_is_whole(dataset: str, split: str) -> None:
     drawn = stored(dataset, split)
     pngs = pictures(drawn)
-    assert len(pngs) == {"test": 500, "validation": 100}[split]
+    twice = 2 if dataset == "videoqa" else 1
+    assert len(pngs) == {"test": 500, "validation": 100}[split] * twice
     assert len(drawn) - len(pngs) == (len(drawn) // 13 if dataset == "scienceqa" else 0)
     assert {frozenset(row) for row in drawn} == {frozenset(COLUMNS[dataset])}
     for png in set(pngs):
+        if dataset in FILMS:
+            assert read(Clip(png)).pictures.shape == (8, 140, 140, 3)
+            continue
         picture = Image.open(io.BytesIO(png))
         picture.verify()
         assert picture.format == "PNG"
@@ -60,7 +71,7 @@ def test_no_picture_is_in_two_splits(dataset: str) -> None:
     test, validation = set(keys(dataset, "test")), set(keys(dataset, "validation"))
     assert test & validation == set()
     assert rows.held_out(dataset) == test | validation
-    train = itertools.islice(rows.train(dataset, frozenset()), 500)
+    train = itertools.islice(rows.train(dataset, frozenset()), 100 if dataset in FILMS else 500)
     assert {rows.picture_key(png) for png in pictures(list(train))} & (test | validation) == set()
 
 
@@ -97,10 +108,17 @@ def test_ten_annotators_do_not_always_agree() -> None:
     assert 0.1 < sum(len(set(ten)) > 1 for ten in answers) / len(answers) < 0.6
 
 
-def test_five_captions_that_differ() -> None:
-    drawn = stored("flickr30k", "test")
+@pytest.mark.parametrize("dataset", ["flickr30k", "clips"])
+def test_five_captions_that_differ(dataset: str) -> None:
+    drawn = stored(dataset, "test")
     assert {len(set(row["caption"])) for row in drawn} == {5}
-    assert {row["split"] for row in drawn} == {"test"}
+
+
+def test_two_questions_on_every_clip() -> None:
+    drawn = stored("videoqa", "test")
+    films = [row["video"]["bytes"] for row in stored("clips", "test")]
+    assert [row["video"]["bytes"] for row in drawn] == [film for film in films for _ in range(2)]
+    assert {len(row["answers"]) for row in drawn} == {10}
 
 
 def test_it_is_small() -> None:
@@ -113,13 +131,15 @@ def test_train_is_drawn_the_same_again(dataset: str) -> None:
     assert store.train_digest(dataset, rows.held_out(dataset)) == pinned
 
 
-def test_it_is_rebuilt_byte_for_byte(tmp_path: Path) -> None:
-    store.write("vqav2", tmp_path)
-    for name in ("vqav2/test.parquet", "vqav2/validation.parquet", "vqav2.json"):
+@pytest.mark.parametrize("dataset", ["vqav2", "clips"])
+def test_it_is_rebuilt_byte_for_byte(tmp_path: Path, dataset: str) -> None:
+    store.write(dataset, tmp_path)
+    for name in (f"{dataset}/test.parquet", f"{dataset}/validation.parquet", f"{dataset}.json"):
         assert (tmp_path / name).read_bytes() == (DATA / name).read_bytes()
 
 
 @pytest.mark.parametrize("dataset", COLUMNS)
-def test_ten_demos_are_named(dataset: str) -> None:
+def test_demos_are_named(dataset: str) -> None:
     demos = catalogue.datasets()[dataset].demos
-    assert len(set(demos)) == len(demos) == 10
+    # Three clips, and the two questions on each.
+    assert len(set(demos)) == len(demos) == {"clips": 3, "videoqa": 6}.get(dataset, 10)
