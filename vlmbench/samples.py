@@ -55,7 +55,7 @@ def read(dataset: Dataset, source: Source, *, limit: int | None = None) -> Sampl
 def _sample(dataset: Dataset, source: Source, row: dict[str, Any], number: int) -> Sample | None:
     if source.where and row.get(source.where[0]) != source.where[1]:
         return None
-    if isinstance(row.get("video"), str):
+    if row.get("video") and isinstance(row["video"], str):
         row = {**row, "video": _place(dataset, source, row["video"])}
     try:
         return dataset.read(row, number)

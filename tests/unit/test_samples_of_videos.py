@@ -1,0 +1,142 @@
+"""Videos: in parquet, in a folder with a table of captions, or as frames; a bad one by its name."""
+
+from __future__ import annotations
+
+import io
+import json
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import datasets
+import pytest
+from PIL import Image
+
+from vlmbench.catalogue import datasets as catalogued
+from vlmbench.embedded import clips
+from vlmbench.errors import DataError, VideoError
+from vlmbench.samples import content_hash, read, source_hash
+from vlmbench.spec import Clip, Source
+from vlmbench.video import read as decode
+
+CLIPS, VIDEOQA = catalogued()["clips"], catalogued()["videoqa"]
+FILM = clips.draw(Random(1)).mp4()
+OTHER = clips.draw(Random(2)).mp4()
+Rows = list[dict[str, Any]]
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+    (tmp_path / "films").mkdir()
+    (tmp_path / "films" / "a.mp4").write_bytes(FILM)
+    (tmp_path / "films" / "b.mov").write_bytes(OTHER)
+    return tmp_path / "films"
+
+
+def lines(rows: Rows) -> str:
+    return "\n".join(map(json.dumps, rows))
+
+
+ROWS: Rows = [
+    {"video": "a.mp4", "caption": ["A star moves.", "It goes."]},
+    {"video": "b.mov", "caption": ["A ring stays."]},
+]
+
+
+@pytest.mark.parametrize(
+    ("table", "text"),
+    [
+        ("captions.jsonl", lines(ROWS)),
+        ("captions.json", json.dumps(ROWS)),
+        (
+            "metadata.jsonl",
+            lines([{"file_name": r["video"], "caption": r["caption"]} for r in ROWS]),
+        ),
+    ],
+)
+def test_a_folder_of_videos_with_their_captions(folder: Path, table: str, text: str) -> None:
+    (folder / table).write_text(text)
+    first, second = read(CLIPS, Source(str(folder))).items
+    assert first.references == ("A star moves.", "It goes.")
+    assert (first.clip, second.clip) == (Clip(folder / "a.mp4"), Clip(folder / "b.mov"))
+    assert (first.cluster, second.cluster) == ("a.mp4", "b.mov")
+    assert first.question == "What is happening in the video ?" and first.pictures == ()
+
+
+def test_a_csv_has_one_caption_a_row(folder: Path) -> None:
+    (folder / "captions.csv").write_text("video,caption\na.mp4,A star moves.\nb.mov,It stays.\n")
+    found = read(CLIPS, Source(str(folder))).items
+    assert [sample.references for sample in found] == [("A star moves.",), ("It stays.",)]
+
+
+def test_where_the_file_is_does_not_matter_what_it_shows_does(folder: Path) -> None:
+    rows = [{**row, "caption": ["It."]} for row in ROWS]
+    (folder / "captions.jsonl").write_text(lines(rows))
+    named = read(CLIPS, Source(str(folder))).items
+    table = [{"video": {"bytes": b, "path": None}, "caption": ["It."]} for b in (FILM, OTHER)]
+    parquet = folder.parent / "parquet"
+    parquet.mkdir()
+    features = datasets.Features(
+        {"video": datasets.Video(), "caption": datasets.List(datasets.Value("string"))}
+    )
+    datasets.Dataset.from_list(table, features=features).to_parquet(str(parquet / "test.parquet"))
+    held = read(CLIPS, Source(str(parquet))).items
+    for hashed in (content_hash, source_hash):
+        assert [hashed(s) for s in named] == [hashed(s) for s in held]
+        assert hashed(named[0]) != hashed(named[1])
+
+
+def test_a_video_as_frames(folder: Path) -> None:
+    pngs = []
+    for level in (0, 90, 180, 250):
+        out = io.BytesIO()
+        Image.new("RGB", (28, 28), (level, 0, 0)).save(out, "PNG")
+        pngs.append({"bytes": out.getvalue(), "path": None})
+    features = datasets.Features(
+        {"frames": datasets.List(datasets.Image()), "caption": datasets.Value("string")}
+    )
+    table = datasets.Dataset.from_list([{"frames": pngs, "caption": "Redder."}], features=features)
+    table.to_parquet(str(folder / "test.parquet"))
+    (sample,) = read(CLIPS, Source(str(folder))).items
+    assert sample.clip is not None
+    assert decode(sample.clip).pictures[:, 0, 0, 0].tolist() == [0, 0, 90, 90, 180, 180, 250, 250]
+
+
+def test_questions_on_videos_in_the_published_columns(folder: Path) -> None:
+    rows = [{"id": 7, "video": "a.mp4", "question": "What moves?", "answer": "star"}]
+    (folder / "captions.jsonl").write_text(lines(rows))
+    (sample,) = read(VIDEOQA, Source(str(folder))).items
+    assert (sample.id, sample.references, sample.cluster) == ("7", ("star",), "a.mp4")
+
+
+@pytest.mark.parametrize(
+    ("rows", "says"),
+    [
+        ([{"video": None, "caption": ["x"]}], "row 0 of clips .* expected a `video` column"),
+        ([{"video": "", "caption": ["x"]}], "row 0 of clips"),
+        ([{"video": "a.mp4", "caption": []}], "1 samples have no reference"),
+        ([{"video": "a.mp4", "caption": [3]}], "row 0 of clips .* expected a list of texts"),
+        ([{"video": "a.mp4", "text": ["x"]}], r"lacks column\(s\) caption"),
+    ],
+)
+def test_rows_that_cannot_be_judged(folder: Path, rows: Rows, says: str) -> None:
+    (folder / "captions.jsonl").write_text(lines(rows))
+    with pytest.raises(DataError, match=says):
+        read(CLIPS, Source(str(folder)))
+
+
+def test_a_table_that_names_videos_it_does_not_hold(folder: Path) -> None:
+    """As some published tables do: its address is no folder, so there is nothing to name them in."""
+    from vlmbench.samples import _place
+
+    with pytest.raises(DataError, match="names its videos .video0.mp4. and does not hold them"):
+        _place(CLIPS, Source("some/hub-id"), "video0.mp4")
+
+
+def test_a_missing_video_is_the_error_of_its_sample(folder: Path) -> None:
+    (folder / "captions.jsonl").write_text(lines([{"video": "no.mp4", "caption": ["x"]}]))
+    (sample,) = read(CLIPS, Source(str(folder))).items
+    source_hash(sample)  # known before anything is loaded
+    with pytest.raises(VideoError, match=r"no\.mp4: no such file"):
+        content_hash(sample)
