@@ -127,10 +127,10 @@ def test_rows_that_cannot_be_judged(folder: Path, rows: Rows, says: str) -> None
 
 
 def test_a_table_that_names_videos_it_does_not_hold(folder: Path) -> None:
-    """As some published tables do: its address is no folder, so there is nothing to name them in."""
+    """As some published tables do."""
     from vlmbench.samples import _place
 
-    with pytest.raises(DataError, match="names its videos .video0.mp4. and does not hold them"):
+    with pytest.raises(DataError, match=r"names its videos .video0\.mp4. and does not hold"):
         _place(CLIPS, Source("some/hub-id"), "video0.mp4")
 
 
