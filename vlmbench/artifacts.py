@@ -1,4 +1,4 @@
-"""What was computed once and need not be again: finished runs, and answers of unfinished ones.
+"""What was computed once and need not be again: runs, unfinished answers, compressed checkpoints.
 
 An entry is named by the hash of all that could change it, written whole or not at all, and checked
 when it is read: what is damaged counts as absent. Where nothing can be kept, work goes on without.
@@ -9,19 +9,24 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError
+
 from vlmbench.errors import ArtifactError
-from vlmbench.files import write_whole
+from vlmbench.files import content_of, write_whole
 from vlmbench.run import Run
 
 FOLDER = "VLMBENCH_CACHE"
 """The environment variable that names another folder."""
+_DIGESTS = "digests.json"
+"""Of a compressed checkpoint's files."""
 _LAYOUT = "1"
 """Changes with the form of the entries: other versions' are left alone."""
 
@@ -40,11 +45,11 @@ def key_of(identity: Mapping[str, Any]) -> str:
 
 @dataclass(frozen=True)
 class Entry:
-    """One file of the store."""
+    """One file of the store, or one folder."""
 
     path: Path
     what: str
-    """The cell; `unfinished` or `damaged` where that is all there is to say."""
+    """The cell, or the variant; `unfinished` or `damaged` where that is all there is to say."""
     size: int
     used: float
     """When it was last written or read, in seconds since 1970."""
@@ -89,6 +94,40 @@ class Store:
         """The answers of an unfinished run, to be added to."""
         return Journal(self._path(key, "journal"), self)
 
+    def checkpoint(self, key: str) -> Path | None:
+        """The folder of the compressed checkpoint of that identity, where there is a sound one."""
+        folder = self._path(key, "checkpoint")
+        if not folder.is_dir():
+            return None
+        try:
+            digests = json.loads((folder / _DIGESTS).read_text())["files"]
+            if digests == _digests(folder):
+                with suppress(OSError):
+                    os.utime(folder)
+                return folder
+            reason = "damaged"
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            reason = f"unreadable ({error})"
+        self.trouble(f"{folder.name} in the cache is {reason}: made again")
+        return None
+
+    def keep_checkpoint(self, key: str, what: str, write: Callable[[Path], object]) -> None:
+        """Keep the checkpoint that `write` puts into a folder, whole or not at all."""
+        folder = self._path(key, "checkpoint")
+        part = folder.with_suffix(f".{os.getpid()}.part")
+        try:
+            part.mkdir(parents=True)
+            write(part)
+            told = {"what": what, "files": _digests(part)}
+            (part / _DIGESTS).write_text(json.dumps(told), encoding="utf-8")
+            self._delete(folder)
+            part.replace(folder)
+        except (OSError, ArtifactError, SafetensorError) as error:
+            if not folder.is_dir():  # else another process has just kept the same
+                self.trouble(f"{what} is not kept in {self.folder}: {error}")
+        finally:
+            shutil.rmtree(part, ignore_errors=True)
+
     def forget(self, key: str) -> None:
         """Drop what there is of that identity.
 
@@ -130,7 +169,7 @@ class Store:
 
     def _delete(self, path: Path) -> None:
         try:
-            path.unlink()
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
         except (FileNotFoundError, NotADirectoryError):
             return
         except OSError as error:
@@ -185,14 +224,20 @@ def _digest(text: str) -> str:
 
 
 def _entry(path: Path) -> Entry:
-    stat = path.stat()
-    what = path.suffix.removeprefix(".")
-    if what == "run":
-        try:
+    stat, kind = path.stat(), path.suffix.removeprefix(".")
+    what, size = {"journal": "unfinished"}.get(kind, "damaged"), stat.st_size
+    with suppress(OSError, ValueError, KeyError, TypeError):
+        if kind == "run":
             what = json.loads(path.read_text(encoding="utf-8").partition("\n")[2])["cell"]
-        except (OSError, ValueError, KeyError, TypeError):
-            what = "damaged"
-    return Entry(path, "unfinished" if what == "journal" else what, stat.st_size, stat.st_mtime)
+        elif path.is_dir():
+            size = sum(file.stat().st_size for file in path.iterdir())
+            what = json.loads((path / _DIGESTS).read_text())["what"]
+    return Entry(path, what, size, stat.st_mtime)
+
+
+def _digests(folder: Path) -> dict[str, str]:
+    files = sorted(file for file in folder.iterdir() if file.name != _DIGESTS)
+    return {file.name: content_of(file) for file in files}
 
 
 def age(entry: Entry) -> str:

@@ -100,7 +100,7 @@ class Bench:
 
         `lent`: to a test, which may change it; what it then answers is not kept.
         """
-        from vlmbench.variant import load
+        from vlmbench.compressed import load_once
 
         wanted = f"{model.name}_{compression.name}"
         if self._loaded is None or self._loaded.name != wanted:
@@ -115,8 +115,14 @@ class Bench:
             source = self._source("model", model)
             self.loads[wanted] += 1
             try:
-                loaded = load(
-                    model, compression, source, device=options.device, dtype=options.dtype
+                loaded = load_once(
+                    model,
+                    compression,
+                    source,
+                    self.store,
+                    device=options.device,
+                    dtype=options.dtype,
+                    fresh=options.fresh,
                 )
                 self._loaded = dataclasses.replace(loaded, time_limit_s=options.time_limit)
             except VlmbenchError as error:

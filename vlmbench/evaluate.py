@@ -18,7 +18,7 @@ from vlmbench.prompting import turn
 from vlmbench.provenance import add_files
 from vlmbench.run import Run, Scored
 from vlmbench.samples import content_hash, source_hash
-from vlmbench.spec import Cell, Dataset, Metric, Sample, Source
+from vlmbench.spec import Cell, Compression, Dataset, Metric, Model, Sample, Source
 
 if TYPE_CHECKING:
     from vlmbench.artifacts import Journal
@@ -79,7 +79,7 @@ def evaluate(
         cell=cell.id,
         tier=tier,
         protocol=protocol(cell, variant, chosen, samples.items),
-        subject=subject(cell, variant.source, variant.dtype),
+        subject=subject(cell.model, cell.compression, variant.source, variant.dtype),
         environment=measure.environment(variant.device),
         samples=_scored([s for s in samples.items if s.id not in errors], answers, chosen),
         errors={name: str(error) for name, error in sorted(errors.items())},
@@ -109,31 +109,30 @@ def identity(
     The chat template is one of the files that the subject hashes.
     """
     chosen = chosen_metrics(cell.dataset, metrics, tier)
-    sources = _sources(cell, chosen)
-    if sources is None:
+    scorers = [metric.score for metric in chosen.values()]
+    written = sources(type(cell.compression), cell.dataset.read, *scorers)
+    if written is None:
         return None
     environment = measure.environment(device)
     return {
         "cell": cell.id,
         "tier": tier,
         "protocol": _asked(cell.dataset, chosen, samples.items),
-        "subject": subject(cell, source, dtype),
+        "subject": subject(cell.model, cell.compression, source, dtype),
         "samples": [[sample.id, sample.cluster, source_hash(sample)] for sample in samples.items],
         "left_out": samples.left_out,
         "batch_size": batch_size,
-        "sources": sources,
+        "sources": written,
         "device": device.split(":")[0],
         "environment": {name: environment[name] for name in measure.DECISIVE},
     }
 
 
-def _sources(cell: Cell, metrics: Mapping[str, Metric]) -> str | None:
-    """Hash of this package's code and of the files a user's own entries are made of.
+def sources(*makers: Any) -> str | None:
+    """Hash of this package's code and of the files that a user's own makers are written in.
 
     None where those cannot be found out: what cannot be seen may have changed.
     """
-    makers: list[Any] = [type(cell.compression), cell.dataset.read]
-    makers += [metric.score for metric in metrics.values()]
     files = set(_PACKAGE.rglob("*.py"))
     if not all([add_files(maker, files) for maker in makers]):
         return None
@@ -173,14 +172,16 @@ def _asked(
     }
 
 
-def subject(cell: Cell, source: Source, dtype: str | None) -> dict[str, str]:
+def subject(
+    model: Model, compression: Compression, source: Source, dtype: str | None
+) -> dict[str, str]:
     """What is judged: weights, processor configuration, recipe, adapter."""
-    adapter = repr((cell.model.architecture, cell.model.anatomy, cell.model.watching))
+    adapter = repr((model.architecture, model.anatomy, model.watching))
     return {
         **checkpoint_digests(source),
-        "recipe": _described(cell.compression),
+        "recipe": _described(compression),
         "dtype": dtype or "as the recipe says",
-        "adapter": f"{cell.model.architecture} {hashlib.sha256(adapter.encode()).hexdigest()[:12]}",
+        "adapter": f"{model.architecture} {hashlib.sha256(adapter.encode()).hexdigest()[:12]}",
     }
 
 

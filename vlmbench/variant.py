@@ -6,6 +6,7 @@ import logging
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vlmbench.census import FLOAT_BYTES, Census, take, verify
@@ -25,6 +26,9 @@ from vlmbench.spec import Compression, Model, Source
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
+
+QUANTIZED = "quantization_config"
+"""The option by which a recipe has its loader quantize."""
 
 # Known log lines that ask nothing of the user, and where they come from. Any other still shows.
 _HARMLESS = {
@@ -118,8 +122,11 @@ def load(
     *,
     device: str = "cpu",
     dtype: str | None = None,
+    kept: Path | None = None,
 ) -> Variant:
     """Load `model` from `source` under `compression`; `dtype` is that of unquantized weights.
+
+    `kept`: a folder that holds the network as the recipe's loader has once quantized it.
 
     Raises:
         CheckpointError: the checkpoint is missing, damaged, or of another architecture.
@@ -134,7 +141,7 @@ def load(
     # A recipe that draws at random draws the same each time: a resumed run is of one network.
     with torch.random.fork_rng(), _quiet(bars=not is_folder(source)):
         torch.manual_seed(0)
-        network = _network(model, compression, source, device=device, dtype=dtype)
+        network = _network(model, compression, source, device=device, dtype=dtype, kept=kept)
         processor = _processor(source)
         compression.apply(network, model.anatomy)
     taken = take(network, model.anatomy)
@@ -159,7 +166,13 @@ def file_bytes(network: nn.Module) -> int:
 
 
 def _network(
-    model: Model, compression: Compression, source: Source, *, device: str, dtype: str | None
+    model: Model,
+    compression: Compression,
+    source: Source,
+    *,
+    device: str,
+    dtype: str | None,
+    kept: Path | None,
 ) -> Any:
     import transformers
 
@@ -172,6 +185,9 @@ def _network(
     options = compression.load_options(model.anatomy)
     if dtype is not None:
         options["dtype"] = dtype
+    if kept is not None:
+        source = Source(str(kept))
+        del options[QUANTIZED]  # it stands in the configuration
     with explained(source, "weights"):
         network, info = cls.from_pretrained(
             **where(source),

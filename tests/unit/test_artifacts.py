@@ -192,3 +192,51 @@ def test_the_form_of_a_run_file(store: Store) -> None:
     store.keep(KEY, RUN)
     digest, _, body = store.entries()[0].path.read_text().partition("\n")
     assert len(digest) == 64 and json.loads(body)["cell"] == RUN.cell
+
+
+def written(folder: Path) -> None:
+    (folder / "model.safetensors").write_bytes(b"weights")
+    (folder / "config.json").write_text("{}")
+
+
+def test_a_checkpoint_is_kept_whole(store: Store) -> None:
+    assert store.checkpoint("key") is None
+    store.keep_checkpoint("key", "qwen2_4bit", written)
+    folder = store.checkpoint("key")
+    assert folder and (folder / "model.safetensors").read_bytes() == b"weights"
+    (entry,) = store.entries()
+    assert entry.what == "qwen2_4bit" and entry.size >= len(b"weights{}")
+    store.keep_checkpoint("key", "qwen2_4bit", written)
+    assert store.checkpoint("key") == folder, "another process may keep the same"
+    assert store.troubles == []
+    assert len(store.trim(0)) == 1 and store.checkpoint("key") is None
+
+
+@pytest.mark.parametrize("damage", ["cut", "more", "less", "told", "wild"])
+def test_a_damaged_checkpoint_counts_as_absent(store: Store, damage: str) -> None:
+    store.keep_checkpoint("key", "qwen2_4bit", written)
+    folder = store.checkpoint("key")
+    assert folder
+    if damage == "cut":
+        (folder / "model.safetensors").write_bytes(b"weigh")
+    elif damage == "more":
+        (folder / "pytorch_model.bin").write_bytes(b"pickle")
+    elif damage == "less":
+        (folder / "config.json").unlink()
+    else:
+        told = "[]" if damage == "wild" else '{"files": {}}'
+        (folder / "digests.json").write_text(told)
+    assert store.checkpoint("key") is None
+    assert len(store.troubles) == 1 and store.troubles[0].endswith("made again")
+    store.keep_checkpoint("key", "qwen2_4bit", written)
+    assert store.checkpoint("key") == folder
+
+
+def test_half_a_checkpoint_is_none(store: Store) -> None:
+    def breaking(folder: Path) -> None:
+        written(folder)
+        raise OSError("No space left on device")
+
+    store.keep_checkpoint("key", "qwen2_4bit", breaking)
+    assert store.checkpoint("key") is None and store.entries() == []
+    assert "qwen2_4bit is not kept" in store.troubles[0] and "No space left" in store.troubles[0]

@@ -179,8 +179,9 @@ def test_the_sources_count_those_of_a_users_entries_too(
     def sources() -> str | None:
         plain = Metric("size", "1", score)
         wrapped = Metric("size", "1", best_reference(score))
-        assert module._sources(CELL, {"size": wrapped}) == module._sources(CELL, {"size": plain})
-        return module._sources(CELL, {"size": plain})
+        found = module.sources(plain.score)
+        assert module.sources(wrapped.score) == found
+        return found
 
     first = sources()
     assert first is not None and sources() == first
@@ -193,7 +194,8 @@ def test_the_sources_count_those_of_a_users_entries_too(
 
 
 def test_what_cannot_be_seen_has_no_identity() -> None:
-    assert module._sources(CELL, {"size": Metric("size", "1", partial(SIZE.score))}) is None
+    assert module.sources(partial(SIZE.score)) is None
+    assert module.sources(SIZE.score, type(CELL.compression)) is not None
 
 
 def test_what_makes_another_protocol() -> None:
@@ -227,10 +229,10 @@ def test_what_makes_another_protocol() -> None:
 
 def test_what_makes_another_subject(variant: Any, tmp_path: Path) -> None:
     def differs(cell: Cell, old: dict[str, str], dtype: str | None = None) -> list[str]:
-        new = subject(cell, variant.source, dtype)
+        new = subject(cell.model, cell.compression, variant.source, dtype)
         return [name for name in old if old[name] != new[name]]
 
-    first = subject(CELL, variant.source, None)
+    first = subject(CELL.model, CELL.compression, variant.source, None)
     model, dataset = CELL.model, CELL.dataset
     assert differs(replace(CELL, dataset=replace(dataset, name="other")), first) == []
     assert differs(replace(CELL, model=replace(model, name="mine")), first) == []
@@ -242,7 +244,7 @@ def test_what_makes_another_subject(variant: Any, tmp_path: Path) -> None:
     assert differs(replace(CELL, compression=compressions()["lm4bit"]), first) == ["recipe"]
     (tmp_path / "preprocessor_config.json").write_text("{}")
     assert differs(CELL, first) == ["configuration"]
-    second = subject(CELL, variant.source, None)
+    second = subject(CELL.model, CELL.compression, variant.source, None)
     (tmp_path / "model.safetensors").write_bytes(b"other weights")
     assert differs(CELL, second) == ["weights"]
 

@@ -30,7 +30,7 @@ LAYERS = [
     {"evaluate", "embedded", "baseline"},
     {"comparable", "findings"},
     {"update", "verdict"},
-    {"options"},
+    {"options", "compressed"},
     {"selection"},
     {"bench"},
     {"describe", "report"},
