@@ -14,11 +14,7 @@ from typing import TYPE_CHECKING
 from vlmbench import baseline as baselines
 from vlmbench import catalogue, gates, selection, stats, update
 from vlmbench.artifacts import Store, default_folder, key_of
-from vlmbench.errors import (
-    BaselineError,
-    UsageError,
-    VlmbenchError,
-)
+from vlmbench.errors import BaselineError, UsageError, VlmbenchError
 from vlmbench.options import Entries, Options
 from vlmbench.spec import Cell, Compression, Dataset, Model, Source
 from vlmbench.verdict import Verdict, compare, settled

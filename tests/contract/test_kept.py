@@ -43,12 +43,6 @@ def test_what_is_read_back_answers_alike(embedded, tmp_path, monkeypatch, recipe
 def test_what_is_not_quantized_is_not_kept(tmp_path):
     model, store = models()["qwen2"], Store(tmp_path)
     for recipe in ("32bit", "16bit"):
-        compressed.load_once(
-            model,
-            compressions()[recipe],
-            model.sources["embedded"],
-            store,
-            device="cpu",
-            dtype=None,
-        )
+        plain, source = compressions()[recipe], model.sources["embedded"]
+        compressed.load_once(model, plain, source, store, device="cpu", dtype=None)
     assert store.entries() == []
