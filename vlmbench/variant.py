@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from vlmbench import architectures
 from vlmbench.census import FLOAT_BYTES, Census, take, verify
 from vlmbench.checkpoint import (
     check_architecture,
@@ -176,11 +177,12 @@ def _network(
 ) -> Any:
     import transformers
 
-    cls = getattr(transformers, model.architecture, None)
+    cls = architectures.find(model.architecture)
     if cls is None:
         raise CheckpointError(
-            f"model {model.name!r} names architecture {model.architecture!r}, which transformers "
-            f"{transformers.__version__} does not have. Correct the adapter."
+            f"model {model.name!r} names architecture {model.architecture!r}, which neither "
+            f"transformers {transformers.__version__} nor vlmbench.architectures has. Correct the "
+            "adapter."
         )
     options = compression.load_options(model.anatomy)
     if dtype is not None:

@@ -83,6 +83,13 @@ WATCHING = Stage(
     {"scene": 0.2, "strip": 0.02, "page": 0.12, "choice": 0.02, "diagram": 0.24, "clip": 0.4},
     steps=True,
 )
+# Which of two events came first is learnt last.
+ORDERING = Stage(
+    "ordering",
+    Plan(600, muon_rate=2e-3, adamw_rate=1e-3, save_every=50),
+    {"scene": 0.13, "strip": 0.02, "page": 0.1, "choice": 0.02, "diagram": 0.18, "clip": 0.55},
+    steps=True,
+)
 
 PICTURED = ("docvqa", "vqav2", "scienceqa", "flickr30k")
 FILMED = ("clips", "videoqa")

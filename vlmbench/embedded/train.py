@@ -43,6 +43,7 @@ def run(name: str, work: Path) -> None:
     school.answer(curriculum.POLISHING)
     school.track()
     school.answer(curriculum.WATCHING)
+    school.answer(curriculum.ORDERING)
     _finish(school.network, school.processor, CHECKPOINTS / name)
 
 
