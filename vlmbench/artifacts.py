@@ -17,8 +17,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError
-
 from vlmbench.errors import ArtifactError
 from vlmbench.files import content_of, write_whole
 from vlmbench.run import Run
@@ -122,7 +120,7 @@ class Store:
             (part / _DIGESTS).write_text(json.dumps(told), encoding="utf-8")
             self._delete(folder)
             part.replace(folder)
-        except (OSError, ArtifactError, SafetensorError) as error:
+        except Exception as error:  # whatever a library cannot write: work goes on without
             if not folder.is_dir():  # else another process has just kept the same
                 self.trouble(f"{what} is not kept in {self.folder}: {error}")
         finally:

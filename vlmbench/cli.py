@@ -13,7 +13,7 @@ from typing import Any
 
 from vlmbench.artifacts import Store, age, default_folder
 from vlmbench.bench import Bench
-from vlmbench.describe import QUESTION, as_json, as_text, contact_sheet, describe
+from vlmbench.describe import QUESTION, as_json, as_text, contact_sheet, describe, look
 from vlmbench.errors import PictureError, UsageError, VlmbenchError
 from vlmbench.options import Options, catalogued
 from vlmbench.spec import Clip, Sampling, Turn
@@ -25,7 +25,7 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         return int(options.run(options))
     except VlmbenchError as error:
-        print(f"vlmbench: {error}", file=sys.stderr)
+        print(f"vlmbench: {_printable(str(error))}", file=sys.stderr)
         return 2
 
 
@@ -124,7 +124,7 @@ def _ask(options: argparse.Namespace) -> int:
 def _describe(options: argparse.Namespace) -> int:
     bench = _bench(options, options.model or ["qwen2"], options.compression or ["32bit"])
     clip = Clip(options.video, _sampling(options))
-    frames, said = describe(bench, clip, options.question, max_new_tokens=options.max_new_tokens)
+    turns, frames = look(bench, clip, options.question)
     if options.contact_sheet:
         try:
             contact_sheet(frames).save(options.contact_sheet)
@@ -133,6 +133,7 @@ def _describe(options: argparse.Namespace) -> int:
                 f"--contact-sheet {options.contact_sheet} cannot be written ({error}). Name a "
                 "picture file in a folder that exists: sheet.png"
             ) from None
+    said = describe(bench, turns, max_new_tokens=options.max_new_tokens)
     if options.json:
         print(as_json(options.video, options.question, frames, said))
     else:

@@ -28,7 +28,7 @@ def load_once(
 ) -> Variant:
     """As `load`, but that a quantized checkpoint is read from the store where it has been made.
 
-    Kept is what `save_pretrained` writes, for recipes that the loader carries out alone.
+    Kept is what `save_pretrained` writes of what the loader made; `apply` follows each time.
     `fresh`: it is made again.
 
     Raises:
@@ -41,10 +41,12 @@ def load_once(
             return load(model, compression, source, device=device, dtype=dtype, kept=folder)
         except VlmbenchError as error:
             store.trouble(f"{folder.name} in the cache cannot be loaded ({error}): made again")
-    variant = load(model, compression, source, device=device, dtype=dtype)
-    if key:
-        store.keep_checkpoint(key, name, variant.network.save_pretrained)
-    return variant
+
+    def keep(network: Any) -> None:
+        if key:
+            store.keep_checkpoint(key, name, network.save_pretrained)
+
+    return load(model, compression, source, device=device, dtype=dtype, loaded=keep)
 
 
 def _key(

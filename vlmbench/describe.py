@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import math
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -39,10 +40,8 @@ class Described:
     """Allocated on CUDA, else resident in the whole process."""
 
 
-def describe(
-    bench: Bench, clip: Clip, question: str, *, max_new_tokens: int
-) -> tuple[Frames, list[Described]]:
-    """What is seen of a clip, and what every model and compression of `bench` says of it.
+def look(bench: Bench, clip: Clip, question: str) -> tuple[dict[str, Turn], Frames]:
+    """What every model of `bench` is asked, and the frames that they see.
 
     Raises:
         UsageError: a model takes no video.
@@ -52,7 +51,12 @@ def describe(
     watched = [watch(turn) for turn in turns.values()]  # each within its own model's limits
     frames = watched[0]
     assert frames is not None, "every turn has the clip"
-    return frames, [
+    return turns, frames
+
+
+def describe(bench: Bench, turns: Mapping[str, Turn], *, max_new_tokens: int) -> list[Described]:
+    """What every model and compression of `bench` says, one loaded at a time."""
+    return [
         _described(bench.variant(model, compression), turns[model.name], max_new_tokens)
         for model in bench.models
         for compression in bench.compressions
@@ -62,8 +66,10 @@ def describe(
 def _described(variant: Variant, turn: Turn, max_new_tokens: int) -> Described:
     from vlmbench.answering import answer
 
+    name = str(turn.clip.data if turn.clip else "")
+
     def answered(tokens: int) -> str:
-        return answer(variant, {"it": turn}, max_new_tokens=tokens, batch_size=1)["it"].text
+        return answer(variant, {name: turn}, max_new_tokens=tokens, batch_size=1)[name].text
 
     said: list[str] = []
     answered(1)

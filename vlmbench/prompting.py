@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 IGNORED = -100
 """Label of a token that takes no part in the loss."""
+_PER_TOKEN = ("attention_mask", "mm_token_type_ids")
 
 
 def turn(dataset: Dataset, sample: Sample, model: Model | None = None) -> Turn:
@@ -63,12 +64,10 @@ def encode(processor: Any, turns: Sequence[Turn]) -> Inputs:
     Raises:
         PictureError: a picture or video cannot be read or is beyond the model's limits.
     """
-    watched = [watch(turn) for turn in turns]
-    texts = [
-        render(processor, turn, len(frames.indices) if frames else 0)
-        for turn, frames in zip(turns, watched, strict=True)
-    ]
-    batch = process(processor, texts, turns, watched, padding=True, padding_side="left")
+    # One by one where there are videos: a batch of them, undiminished, may be many gigabytes.
+    apart = any(turn.clip and turn.watching.native for turn in turns)
+    groups = [[turn] for turn in turns] if apart else [turns]
+    batch = _joined(processor, [_encoded(processor, group) for group in groups])
     longest, most = int(batch["attention_mask"].sum(1).max()), processor.tokenizer.model_max_length
     if longest > most:
         raise PictureError(
@@ -76,6 +75,33 @@ def encode(processor: Any, turns: Sequence[Turn]) -> Inputs:
             "Show fewer frames or smaller pictures."
         )
     return batch
+
+
+def _encoded(processor: Any, turns: Sequence[Turn]) -> Inputs:
+    watched = [watch(turn) for turn in turns]
+    texts = [
+        render(processor, turn, len(frames.indices) if frames else 0)
+        for turn, frames in zip(turns, watched, strict=True)
+    ]
+    return process(processor, texts, turns, watched, padding=True, padding_side="left")
+
+
+def _joined(processor: Any, parts: Sequence[Inputs]) -> Inputs:
+    """Batches as one, padded on the left."""
+    import torch
+
+    padding = {"input_ids": processor.tokenizer.pad_token_id, **dict.fromkeys(_PER_TOKEN, 0)}
+    longest = max(part["input_ids"].shape[1] for part in parts)
+    joined = {}
+    for name in dict.fromkeys(name for part in parts for name in part):
+        tensors = [part[name] for part in parts if name in part]
+        if name in padding:
+            tensors = [
+                torch.nn.functional.pad(one, (longest - one.shape[1], 0), value=padding[name])
+                for one in tensors
+            ]
+        joined[name] = torch.cat(tensors)
+    return joined
 
 
 def watch(turn: Turn) -> video.Frames | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import hashlib
 import json
 from collections import Counter
@@ -55,8 +56,11 @@ def read(dataset: Dataset, source: Source, *, limit: int | None = None) -> Sampl
 def _sample(dataset: Dataset, source: Source, row: dict[str, Any], number: int) -> Sample | None:
     if source.where and row.get(source.where[0]) != source.where[1]:
         return None
-    if row.get("video") and isinstance(row["video"], str):
-        row = {**row, "video": _place(dataset, source, row["video"])}
+    named = row.get("video")
+    if isinstance(named, dict) and not named.get("bytes"):
+        named = named.get("path")
+    if named and isinstance(named, str):
+        row = {**row, "video": _place(dataset, source, named)}
     try:
         return dataset.read(row, number)
     except (DataError, KeyError, TypeError, ValueError, IndexError, OSError) as error:
@@ -69,7 +73,9 @@ def _sample(dataset: Dataset, source: Source, row: dict[str, Any], number: int) 
 def _place(dataset: Dataset, source: Source, video: str) -> str:
     """Where a video is that a row names: in the folder of the table, if it says no more."""
     folder = Path(source.location).expanduser()
-    if not folder.is_dir() and not Path(video).is_absolute():
+    if "://" in video or Path(video).is_absolute():
+        return video
+    if not folder.is_dir():
         raise DataError(
             f"{dataset.name} at {source.location} names its videos ({video}) and does not hold "
             "them. Put them into a folder, with a captions.jsonl that names them (README): "
@@ -111,7 +117,7 @@ def _table(dataset: Dataset, source: Source) -> tuple[Source, Any]:
     failures: list[str] = []
     for candidate in (source, *source.fallbacks):
         try:
-            return candidate, _load(candidate)
+            return candidate, _load(dataset, candidate)
         except (OSError, ValueError, RuntimeError, DatasetsError) as error:
             reason = (str(error).splitlines() or [""])[0]
             failures.append(f"  {candidate.location}: {type(error).__name__}: {reason}")
@@ -122,7 +128,7 @@ def _table(dataset: Dataset, source: Source) -> tuple[Source, Any]:
     )
 
 
-def _load(source: Source) -> Any:
+def _load(dataset: Dataset, source: Source) -> Any:
     import datasets
 
     folder = Path(source.location).expanduser()
@@ -131,9 +137,9 @@ def _load(source: Source) -> Any:
     shown = not datasets.are_progress_bars_disabled()
     datasets.disable_progress_bars()
     try:
-        if named := _captions(folder):
+        if dataset.of_videos and (named := _captions(folder, source.split)):
             kind = named.suffix[1:].replace("jsonl", "json")
-            table = datasets.load_dataset(kind, data_files=str(named), split="train")
+            table = datasets.load_dataset(kind, data_files=glob.escape(str(named)), split="train")
             named_as = {"file_name": "video"}  # as video folders for `datasets` have it
             return table.rename_columns({k: v for k, v in named_as.items() if k in table.features})
         table = datasets.load_dataset(
@@ -157,8 +163,10 @@ def _load(source: Source) -> Any:
     return table
 
 
-def _captions(folder: Path) -> Path | None:
+def _captions(folder: Path, split: str) -> Path | None:
     """The table of a folder of videos: captions or metadata, as JSON lines, JSON or CSV."""
+    if any(folder.glob(f"**/{split}*.parquet")):
+        return None
     names = (f"{stem}.{kind}" for stem in ("captions", "metadata") for kind in _TABLES)
     return next((folder / name for name in names if (folder / name).is_file()), None)
 

@@ -142,6 +142,8 @@ class Dataset:
     prompt_style: str = "published-1"
     """Name and version of the prompt's wording; enters the protocol hash."""
     max_new_tokens: int = 128
+    of_videos: bool = False
+    """Whether its rows show videos: then a folder of them with a table of captions is read too."""
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -124,10 +124,12 @@ def load(
     device: str = "cpu",
     dtype: str | None = None,
     kept: Path | None = None,
+    loaded: Callable[[Any], object] = lambda network: None,
 ) -> Variant:
     """Load `model` from `source` under `compression`; `dtype` is that of unquantized weights.
 
     `kept`: a folder that holds the network as the recipe's loader has once quantized it.
+    `loaded` is given the network as the loader made it, before the recipe changes it in place.
 
     Raises:
         CheckpointError: the checkpoint is missing, damaged, or of another architecture.
@@ -143,6 +145,7 @@ def load(
     with torch.random.fork_rng(), _quiet(bars=not is_folder(source)):
         torch.manual_seed(0)
         network = _network(model, compression, source, device=device, dtype=dtype, kept=kept)
+        loaded(network)
         processor = _processor(source)
         compression.apply(network, model.anatomy)
     taken = take(network, model.anatomy)

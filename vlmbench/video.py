@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
 from vlmbench import container
 from vlmbench.errors import VideoError
@@ -66,16 +66,30 @@ def at_rate(times_s: Sequence[float], fps: float) -> list[int]:
 
     `times_s` rise; they need not be evenly spaced.
     """
-    last = times_s[-1] - times_s[0]
-    ticks = (times_s[0] + i / fps for i in range(int(last * fps + 1e-6) + 1))
+    ticks = (times_s[0] + i / fps for i in range(_ticks(times_s, fps)))
     return [max(0, bisect_right(times_s, tick + 1e-6) - 1) for tick in ticks]
 
 
-def choose(times_s: Sequence[float], sampling: Sampling) -> list[int]:
-    """Indices of the frames that a sampling takes of a video whose frames have these times."""
-    if sampling.fps is not None:
-        return at_rate(times_s, sampling.fps)
-    return uniform(len(times_s), sampling.frames)
+def _ticks(times_s: Sequence[float], fps: float) -> int:
+    return int((times_s[-1] - times_s[0]) * fps + 1e-6) + 1
+
+
+def choose(
+    times_s: Sequence[float], sampling: Sampling, most: int | None = None, name: str = "the video"
+) -> list[int]:
+    """Indices of the frames that a sampling takes of a video whose frames have these times.
+
+    Raises:
+        VideoError: they are more than `most`.
+    """
+    fps = sampling.fps
+    count = sampling.frames if fps is None else _ticks(times_s, fps)
+    if most is not None and count > most:
+        raise VideoError(
+            f"{name}: {count} frames are asked for, the model takes {most} at most. Ask for fewer "
+            "frames, fewer a second, or cut the video."
+        )
+    return uniform(len(times_s), count) if fps is None else at_rate(times_s, fps)
 
 
 def read(clip: Clip, *, most: int | None = None) -> Frames:
@@ -86,14 +100,11 @@ def read(clip: Clip, *, most: int | None = None) -> Frames:
     """
     if isinstance(clip.data, tuple):
         return _stills(clip.data, clip.sampling, most)
-    name, file = _opened(clip.data)
-    _check_ends(name, file)
-    with _explained(name):
-
-        def within(seconds: Sequence[float]) -> list[int]:
-            return _check_count(name, choose(seconds, clip.sampling), most)
-
-        return _frames(*container.pictures(file, within))
+    name = _name(clip.data)
+    with _explained(name), _opened(name, clip.data) as file:
+        return _frames(
+            *container.pictures(file, lambda times: choose(times, clip.sampling, most, name))
+        )
 
 
 @dataclass(frozen=True)
@@ -122,21 +133,18 @@ def _seen(clip: Clip, source: str) -> Seen:
 
 def source_digest(clip: Clip) -> str:
     """Hash of a clip's file and of which frames are taken, without decoding it."""
+    return f"{clip.sampling} of {content(clip)}"
+
+
+def content(clip: Clip) -> str:
+    """Hash of a clip's file or pictures; of a file that cannot be read, its name."""
     data = clip.data
-    if isinstance(data, Path):
-        content = content_of(data) if data.is_file() else f"no file {data}"
-    else:
-        content = hashlib.sha256(data if isinstance(data, bytes) else b"".join(data)).hexdigest()
-    return f"{clip.sampling} of {content}"
-
-
-def _check_count(name: str, chosen: list[int], most: int | None) -> list[int]:
-    if most is not None and len(chosen) > most:
-        raise VideoError(
-            f"{name}: {len(chosen)} frames are asked for, the model takes {most} at most. Ask for "
-            "fewer frames, fewer a second, or cut the video."
-        )
-    return chosen
+    if not isinstance(data, Path):
+        return hashlib.sha256(data if isinstance(data, bytes) else b"".join(data)).hexdigest()
+    try:
+        return content_of(data)
+    except (OSError, ValueError):  # ValueError: no system takes such a name
+        return f"unreadable {data}"
 
 
 def _frames(pictures: Any, chosen: Sequence[int], seconds: Sequence[float]) -> Frames:
@@ -155,55 +163,61 @@ def _stills(pictures: tuple[bytes, ...], sampling: Sampling, most: int | None) -
     seconds = [float(i) for i in range(len(pictures))]
     if not seconds:
         raise VideoError("a video without frames. Expected at least one picture.")
-    chosen = _check_count("a video given as pictures", choose(seconds, sampling), most)
+    chosen = choose(seconds, sampling, most, "a video given as pictures")
     images = [decode_picture(pictures[i]) for i in chosen]
     if len({image.size for image in images}) > 1:
         raise VideoError("the pictures of a video differ in size. Expected frames of one video.")
     return _frames([np.asarray(image) for image in images], chosen, seconds)
 
 
-def _opened(data: bytes | Path) -> tuple[str, Any]:
-    """What to call the video, and what PyAV opens."""
+def _name(data: bytes | Path) -> str:
+    return f"a video of {len(data)} bytes" if isinstance(data, bytes) else str(data)
+
+
+def _opened(name: str, data: bytes | Path) -> IO[bytes]:
+    """The video as an open file: ffmpeg would take a name such as "concat:a|b" for an order."""
     if isinstance(data, bytes):
-        return f"a video of {len(data)} bytes", io.BytesIO(data)
-    if _SCHEME.match(str(data)):
-        url = str(data).replace(":/", "://", 1)  # a path has lost a slash of it
+        file: IO[bytes] = io.BytesIO(data)
+    elif _SCHEME.match(name):
+        url = name.replace(":/", "://", 1)  # a path has lost a slash of it
         raise VideoError(f"{url}: a URL, not a file. Download it first and name the file.")
-    if not data.is_file():
-        reason = "a folder, not a file" if data.is_dir() else "no such file"
-        raise VideoError(f"{data}: {reason}. Expected a video file (mp4, mov, webm, gif, ...).")
-    # As an open file: ffmpeg would take a name such as "concat:a|b" for an instruction.
-    return str(data), data.open("rb")
+    elif data.is_dir():
+        raise VideoError(f"{name}: a folder, not a file. Expected a video file (mp4, webm, ...).")
+    else:
+        file = data.open("rb")
+    try:
+        _check_ends(file)
+    except BaseException:
+        file.close()
+        raise
+    return file
 
 
-def _check_ends(name: str, file: Any) -> None:
+def _check_ends(file: IO[bytes]) -> None:
     """Refuse what ffmpeg would take for less than it is: an empty file, half a GIF."""
     begin = file.read(4)
-    file.seek(-1, io.SEEK_END) if begin else None
-    last = file.read(1)
-    file.seek(0)
-    reason = "it is empty" if not begin else ""
-    if begin == b"GIF8" and last != b";":
-        reason = "it has no end: truncated"
-    if reason:
-        file.close()
-        raise _unreadable(name, reason)
+    if not begin:
+        raise ValueError("it is empty")
+    file.seek(0, io.SEEK_END)
+    file.seek(max(0, file.tell() - 1024))
+    if begin == b"GIF8" and not file.read().rstrip(b"\0").endswith(b";"):
+        raise ValueError("it has no end: truncated")
 
 
 @contextmanager
 def _explained(name: str) -> Iterator[None]:
-    """Turns what ffmpeg says of a bad file into one error."""
+    """Turns what is said of a bad file, by the system or by ffmpeg, into one error."""
     import av
 
     try:
         yield
+    except FileNotFoundError:
+        reason = "there is no such file"
     except (av.error.FFmpegError, EOFError, OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
-        raise _unreadable(name, reason) from None
-
-
-def _unreadable(name: str, reason: str) -> VideoError:
-    return VideoError(
+    else:
+        return
+    raise VideoError(
         f"{name} cannot be read as a video ({reason}). Expected a whole video file (mp4, mov, "
         "webm, gif, ...); export or download it again."
     )

@@ -1,11 +1,15 @@
 """A compressed checkpoint that is read back is the one that was made: every byte, every answer."""
 
+from dataclasses import dataclass
+
 import pytest
+from transformers import PreTrainedModel
 
 from vlmbench import compressed
 from vlmbench.answering import answer
 from vlmbench.artifacts import Store
 from vlmbench.catalogue import compressions, models
+from vlmbench.compression.bnb import LM_NF4, BitsAndBytes
 from vlmbench.prompting import turn
 from vlmbench.variant import load
 
@@ -46,3 +50,38 @@ def test_what_is_not_quantized_is_not_kept(tmp_path):
         plain, source = compressions()[recipe], model.sources["embedded"]
         compressed.load_once(model, plain, source, store, device="cpu", dtype=None)
     assert store.entries() == []
+
+
+@dataclass(frozen=True)
+class Halving(BitsAndBytes):
+    """What a loader makes is changed in place as well."""
+
+    def apply(self, model, anatomy):
+        model.get_submodule(anatomy.decoder).norm.weight.data.mul_(0.5)
+
+
+def test_what_a_recipe_does_in_place_is_done_once(tmp_path):
+    model, recipe, store = (
+        models()["qwen2"],
+        Halving("halving", "nf4", LM_NF4.kept),
+        Store(tmp_path),
+    )
+    source = model.sources["embedded"]
+    norms = [
+        compressed.load_once(model, recipe, source, store, device="cpu", dtype=None)
+        .network.get_submodule(model.anatomy.decoder)
+        .norm.weight.tolist()
+        for _ in range(2)
+    ]
+    assert norms[0] == norms[1] and len(store.entries()) == 1
+
+
+def test_a_network_that_cannot_be_written_is_used_all_the_same(tmp_path, monkeypatch):
+    def refusing(self, folder, **options):
+        raise ValueError("this kind is not serializable")
+
+    model, store = models()["qwen2"], Store(tmp_path)
+    monkeypatch.setattr(PreTrainedModel, "save_pretrained", refusing)
+    source = model.sources["embedded"]
+    compressed.load_once(model, LM_NF4, source, store, device="cpu", dtype=None)
+    assert store.entries() == [] and "not serializable" in store.troubles[0]

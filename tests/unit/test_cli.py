@@ -170,7 +170,7 @@ def test_describe_as_json_with_a_contact_sheet(
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (["{folder}/none.mp4"], "none.mp4: no such file. Expected a video file"),
+        (["{folder}/none.mp4"], "none.mp4 cannot be read as a video .there is no such file"),
         (["https://example.org/a.mp4"], "https://example.org/a.mp4: a URL, not a file"),
         (["{picture}", "--frames", "0"], "--frames must be at least 1, got 0"),
         (["{picture}", "--fps", "0"], "--fps must be above 0, got 0.0"),
@@ -180,6 +180,8 @@ def test_describe_as_json_with_a_contact_sheet(
             ["{clip}", "--model", "mine={tiny}", "--contact-sheet", "{folder}/no/s.png"],
             "--contact-sheet .* cannot be written",
         ),
+        (["{clip}", "--contact-sheet", "sheet"], "--contact-sheet sheet cannot be written"),
+        (["{folder}/\x1b[31m.mp4"], r"\\x1b\[31m.mp4 cannot be read"),
     ],
 )
 def test_a_mistake_in_describe_is_one_line(

@@ -135,5 +135,7 @@ def test_a_class_that_transformers_lacks(tiny: Path, tmp_path: Path) -> None:
     config = (tmp_path / "config.json").read_text()
     (tmp_path / "config.json").write_text(config.replace(QWEN2.architecture, "NoSuchModel"))
     model = replace(QWEN2, architecture="NoSuchModel")
-    with pytest.raises(CheckpointError, match=r"'NoSuchModel', which transformers 5.* Correct"):
+    with pytest.raises(
+        CheckpointError, match=r"'NoSuchModel', which neither transformers 5.* Correct"
+    ):
         load(model, compressions()["16bit"], Source(str(tmp_path)))

@@ -14,8 +14,6 @@ def find(name: str) -> Any:
     if hasattr(transformers, name):
         return getattr(transformers, name)
     # All of them: what reads pictures for a network may stand in another file.
-    files = [
-        importlib.import_module(f"{__name__}.{file.name}")
-        for file in pkgutil.iter_modules(__path__)
-    ]
+    names = [file.name for file in pkgutil.iter_modules(__path__)]
+    files = [importlib.import_module(f"{__name__}.{file}") for file in names]
     return next((getattr(file, name) for file in files if hasattr(file, name)), None)

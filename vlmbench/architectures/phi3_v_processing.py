@@ -25,7 +25,7 @@ _PLACE = re.compile(r"<\|image_(\d+)\|>")
 class Phi3VImageProcessor(BaseImageProcessor):
     """Cuts a picture into at most `num_crops` squares of `crop_size`, and views it whole as one."""
 
-    model_input_names = ("pixel_values", "image_sizes")
+    model_input_names = ["pixel_values", "image_sizes"]  # noqa: RUF012  # as the base has it
 
     def __init__(
         self,
@@ -39,7 +39,7 @@ class Phi3VImageProcessor(BaseImageProcessor):
         self.num_crops, self.crop_size = num_crops, crop_size
         self.image_mean, self.image_std = list(image_mean), list(image_std)
 
-    def __call__(self, images: Sequence[Image.Image], **unused: Any) -> BatchFeature:
+    def preprocess(self, images: Any, *args: Any, **kwargs: Any) -> BatchFeature:
         """`pixel_values` [pictures, 1 + crops, 3, side, side] and `image_sizes` [pictures, 2].
 
         Raises:

@@ -8,6 +8,7 @@ from typing import Any
 
 from vlmbench.errors import DataError
 from vlmbench.spec import Clip, Row, Source
+from vlmbench.video import content
 
 
 def embedded(name: str) -> Source:
@@ -50,10 +51,7 @@ def film_id(row: Row) -> str:
     """What the samples on one video share: the row's own name for it, or its content's hash."""
     if row.get("video_id") is not None:
         return str(row["video_id"])
-    data = film(row).data
-    if isinstance(data, Path):
-        return data.name
-    return picture_id(data if isinstance(data, bytes) else b"".join(data))
+    return content(film(row))[:16]
 
 
 def texts(cell: Any) -> tuple[str, ...]:

@@ -20,6 +20,7 @@ VIDEOQA = Dataset(
     sources={"embedded": embedded("videoqa"), "hub": Source("morpheushoc/msvd-qa")},
     columns=("question", "answer"),
     read=_read,
+    of_videos=True,
     gates=(Gate("bertscore", 0.01), Gate("vqa_accuracy", 0.02)),
     metrics=("exact_match",),
     demos=(

@@ -77,7 +77,7 @@ def test_two_different_questions_on_each() -> None:
 
 
 def test_where_it_starts_does_not_tell_which_way_it_goes() -> None:
-    """Who sees the first frame alone, and knows how clips are drawn, guesses less than half."""
+    """Who sees the first frame alone, and knows how clips are drawn, is often wrong."""
     ways: dict[tuple[int, int], Counter[str]] = {}
     for number in range(2000):
         for event in clips.draw(rows.rng_of("clips", "train", number)).events:
