@@ -175,7 +175,7 @@ def _read(
     ends = set(ends if isinstance(ends, list) else [ends])
     for name, row in zip(batch, ids.tolist(), strict=True):
         length = next((i for i, token in enumerate(row) if token in ends), None)
-        if length is None and len(row) < max_new_tokens:
+        if variant.time_limit_s and length is None and len(row) < max_new_tokens:
             yield OutOfTimeError(
                 f"{variant.name}: sample {name!r} has no answer after {variant.time_limit_s} s, "
                 f"{len(row)} tokens. Give a batch more time (--time-limit) or fewer samples."

@@ -14,7 +14,7 @@ from vlmbench.prompting import turn
 from vlmbench.variant import load
 
 QUANTIZED = ("8bit", "4bit", "lm8bit", "lm4bit")
-ROWS = 64
+ROWS = 24
 
 
 @pytest.mark.parametrize("recipe", QUANTIZED)

@@ -38,6 +38,7 @@ class Echo:
     """Answers a question with itself, as far as it fits: one token a character, then the end."""
 
     name = "echo"
+    time_limit_s: float | None = None
     network = SimpleNamespace(generation_config=SimpleNamespace(eos_token_id=[END, 1]))
     processor = SimpleNamespace(
         tokenizer=SimpleNamespace(decode=lambda ids, **_: "".join(map(chr, ids)))
@@ -198,7 +199,7 @@ def test_who_has_ended_in_time_keeps_the_answer(
 ) -> None:
     whole = Echo.generate
     monkeypatch.setattr(Echo, "generate", lambda *parts, **most: whole(*parts, **most)[:, :3])
-    monkeypatch.setattr(Echo, "time_limit_s", 1.5, raising=False)
+    monkeypatch.setattr(Echo, "time_limit_s", 1.5)
     monkeypatch.setattr(Echo, "name", "echo", raising=False)
     told: dict[str, VlmbenchError] = {}
     made = answer(echo(), QUESTIONS, max_new_tokens=9, batch_size=5, failed=told.__setitem__)
