@@ -53,7 +53,9 @@ def test_clean_runs_differ_a_little(metric: str, spread: float) -> None:
     assert 0 < noise(metric).std() <= spread
 
 
-UNMET = pytest.mark.xfail(strict=True, reason="0.91 are told: 2 % of the answers flip at 8 bit")
+UNMET = pytest.mark.xfail(
+    strict=True, reason="0.87 and 0.61 are told: 1 and 2 % of clean answers flip at 16 or 8 bit"
+)
 
 
 @pytest.mark.parametrize(
@@ -62,10 +64,11 @@ UNMET = pytest.mark.xfail(strict=True, reason="0.91 are told: 2 % of the answers
         ("anls", 20, SINGLE),
         ("anls", 25, WHOLE),
         ("letter_accuracy", 20, SINGLE),
-        ("letter_accuracy", 25, WHOLE),
+        pytest.param("letter_accuracy", 25, WHOLE, marks=UNMET),
+        ("letter_accuracy", 28, WHOLE),
         ("vqa_accuracy", 20, SINGLE),
         pytest.param("vqa_accuracy", 25, WHOLE, marks=UNMET),
-        ("vqa_accuracy", 27, WHOLE),
+        ("vqa_accuracy", 33, WHOLE),
     ],
 )
 def test_lost_answers_are_called_a_regression(metric: str, lost: int, level: float) -> None:
