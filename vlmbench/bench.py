@@ -120,7 +120,9 @@ class Bench:
                     dtype=options.dtype,
                     fresh=options.fresh,
                 )
-                self._loaded = dataclasses.replace(loaded, time_limit_s=options.time_limit)
+                if options.time_limit:
+                    loaded = dataclasses.replace(loaded, time_limit_s=options.time_limit)
+                self._loaded = loaded
             except VlmbenchError as error:
                 error.__traceback__ = error.__context__ = None
                 self._unloadable[wanted] = error

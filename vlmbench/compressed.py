@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from vlmbench import measure
+from vlmbench import measure, variant
 from vlmbench.artifacts import key_of
 from vlmbench.errors import VlmbenchError
 from vlmbench.evaluate import sources, subject
 from vlmbench.spec import Compression, Model, Source
-from vlmbench.variant import QUANTIZED, load
+from vlmbench.variant import QUANTIZED
 
 if TYPE_CHECKING:
     from vlmbench.artifacts import Store
@@ -38,7 +38,7 @@ def load_once(
     name = f"{model.name}_{compression.name}"
     if key and not fresh and (folder := store.checkpoint(key)):
         try:
-            return load(model, compression, source, device=device, dtype=dtype, kept=folder)
+            return variant.load(model, compression, source, device=device, dtype=dtype, kept=folder)
         except VlmbenchError as error:
             store.trouble(f"{folder.name} in the cache cannot be loaded ({error}): made again")
 
@@ -46,7 +46,7 @@ def load_once(
         if key:
             store.keep_checkpoint(key, name, network.save_pretrained)
 
-    return load(model, compression, source, device=device, dtype=dtype, loaded=keep)
+    return variant.load(model, compression, source, device=device, dtype=dtype, loaded=keep)
 
 
 def _key(

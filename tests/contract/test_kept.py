@@ -27,7 +27,7 @@ def test_what_is_read_back_answers_alike(embedded, tmp_path, monkeypatch, recipe
         made.append(kept is None)
         return load(*parts, kept=kept, **options)
 
-    monkeypatch.setattr(compressed, "load", loading)
+    monkeypatch.setattr("vlmbench.variant.load", loading)
     store = Store(tmp_path)
 
     def answers():

@@ -40,7 +40,7 @@ def test_cells_are_the_pairs_that_can_run_variant_by_variant() -> None:
         *("qwen2_8bit-vqav2", "qwen2_8bit-docvqa", "qwen2_32bit-vqav2", "qwen2_32bit-docvqa"),
         *("lone_8bit-vqav2", "lone_32bit-vqav2"),
     ]
-    assert len(bench().cells()) == len(ENTRIES.compressions) * 4
+    assert len(bench().cells()) == len(ENTRIES.compressions) * 6
 
 
 @pytest.mark.parametrize("name", ["mine", "qwen2"])
@@ -61,7 +61,7 @@ def test_a_data_set_from_another_folder() -> None:
     [
         ({"models": ("quen2",)}, UnknownNameError, "model 'quen2'. Did you mean 'qwen2'"),
         ({"data": ("docvq",)}, UnknownNameError, "data set 'docvq'. Did you mean 'docvqa'"),
-        ({"data": ("doc=/x",)}, UnknownNameError, "data set 'doc'. .*Known: docvqa"),
+        ({"data": ("doc=/x",)}, UnknownNameError, "data set 'doc'. .*Known: clips, docvqa"),
         ({"compressions": ("4bits",)}, UnknownNameError, "'4bits'. Did you mean '4bit'"),
         ({"models": ("mine=",)}, UsageError, "'mine=': expected NAME or NAME=FOLDER_OR_ID"),
         ({"data": ("=/x",)}, UsageError, "'=/x': expected NAME or NAME=FOLDER_OR_ID"),
