@@ -13,7 +13,8 @@ from typing import Any
 
 from vlmbench.artifacts import Store, age, default_folder
 from vlmbench.bench import Bench
-from vlmbench.describe import QUESTION, as_json, as_text, contact_sheet, describe, look
+from vlmbench.datasets.clips import QUESTION
+from vlmbench.describe import as_json, as_text, contact_sheet, describe, look
 from vlmbench.errors import PictureError, UsageError, VlmbenchError
 from vlmbench.options import Options, catalogued
 from vlmbench.spec import Clip, Sampling, Turn

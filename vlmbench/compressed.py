@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from vlmbench import measure, variant
+from vlmbench import variant
 from vlmbench.artifacts import key_of
 from vlmbench.errors import VlmbenchError
-from vlmbench.evaluate import sources, subject
+from vlmbench.evaluate import origin
 from vlmbench.spec import Compression, Model, Source
 from vlmbench.variant import QUANTIZED
 
@@ -55,15 +55,5 @@ def _key(
     """The hash of all that could change the compressed checkpoint; None: it is not kept."""
     if QUANTIZED not in compression.load_options(model.anatomy):
         return None
-    written = sources(type(compression))
-    if written is None:
-        return None
-    environment = measure.environment(device)
-    identity: dict[str, Any] = {
-        "checkpoint": model.architecture,
-        "subject": subject(model, compression, source, dtype),
-        "sources": written,
-        "device": device.split(":")[0],
-        "environment": {name: environment[name] for name in measure.DECISIVE},
-    }
-    return key_of(identity)
+    made = origin(model, compression, source, dtype=dtype, device=device)
+    return key_of({"checkpoint": model.architecture, **made}) if made else None

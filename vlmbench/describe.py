@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from vlmbench import measure
 from vlmbench.bench import Bench
+from vlmbench.datasets.clips import CLIPS
 from vlmbench.errors import UsageError
 from vlmbench.prompting import watch
 from vlmbench.spec import Clip, Model, Turn
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
     from vlmbench.variant import Variant
     from vlmbench.video import Frames
 
-QUESTION = "What is happening in the video ?"
 _THUMBNAIL = 320
 """Pixels of a frame's longer side on a contact sheet."""
 
@@ -85,7 +85,7 @@ def _described(variant: Variant, turn: Turn, max_new_tokens: int) -> Described:
 def _turn(model: Model, clip: Clip, question: str) -> Turn:
     if model.watching is None:
         raise UsageError(f"{model.name} takes no video. Name a model that does: vlmbench list")
-    return Turn((), question, "Answer briefly.", clip, model.watching)
+    return Turn((), question, CLIPS.instruction, clip, model.watching)
 
 
 def as_json(path: Path, question: str, frames: Frames, described: list[Described]) -> str:

@@ -109,19 +109,44 @@ def identity(
     The chat template is one of the files that the subject hashes.
     """
     chosen = chosen_metrics(cell.dataset, metrics, tier)
-    scorers = [metric.score for metric in chosen.values()]
-    written = sources(type(cell.compression), cell.dataset.read, *scorers)
+    made = origin(
+        cell.model,
+        cell.compression,
+        source,
+        dtype=dtype,
+        device=device,
+        makers=[cell.dataset.read, *(metric.score for metric in chosen.values())],
+    )
+    return made and {
+        **made,
+        "cell": cell.id,
+        "tier": tier,
+        "protocol": _asked(cell.dataset, chosen, samples.items),
+        "samples": [[sample.id, sample.cluster, source_hash(sample)] for sample in samples.items],
+        "left_out": samples.left_out,
+        "batch_size": batch_size,
+    }
+
+
+def origin(
+    model: Model,
+    compression: Compression,
+    source: Source,
+    *,
+    dtype: str | None,
+    device: str,
+    makers: Sequence[Any] = (),
+) -> dict[str, Any] | None:
+    """What a variant is made of and where: subject, code, device, versions; None: unknown.
+
+    `makers` are a user's own that have a part in it, beside the compression.
+    """
+    written = sources(type(compression), *makers)
     if written is None:
         return None
     environment = measure.environment(device)
     return {
-        "cell": cell.id,
-        "tier": tier,
-        "protocol": _asked(cell.dataset, chosen, samples.items),
-        "subject": subject(cell.model, cell.compression, source, dtype),
-        "samples": [[sample.id, sample.cluster, source_hash(sample)] for sample in samples.items],
-        "left_out": samples.left_out,
-        "batch_size": batch_size,
+        "subject": subject(model, compression, source, dtype),
         "sources": written,
         "device": device.split(":")[0],
         "environment": {name: environment[name] for name in measure.DECISIVE},

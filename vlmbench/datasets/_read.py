@@ -47,11 +47,11 @@ def film(row: Row) -> Clip:
     )
 
 
-def film_id(row: Row) -> str:
+def film_id(row: Row, clip: Clip) -> str:
     """What the samples on one video share: the row's own name for it, or its content's hash."""
     if row.get("video_id") is not None:
         return str(row["video_id"])
-    return content(film(row))[:16]
+    return content(clip)[:16]
 
 
 def texts(cell: Any) -> tuple[str, ...]:

@@ -3,16 +3,18 @@
 from vlmbench.datasets._read import embedded, film, film_id, identity, texts
 from vlmbench.spec import Dataset, Gate, Row, Sample, Source
 
+QUESTION = "What is happening in the video ?"
+
 
 def _read(row: Row, number: int) -> Sample:
-    captions = row["caption"]
+    captions, clip = row["caption"], film(row)
     return Sample(
         id=identity(row, number, "video_id"),
         pictures=(),
-        question="What is happening in the video ?",
+        question=QUESTION,
         references=texts([captions] if isinstance(captions, str) else captions),
-        cluster=film_id(row),
-        clip=film(row),
+        cluster=film_id(row, clip),
+        clip=clip,
     )
 
 

@@ -5,13 +5,14 @@ from vlmbench.spec import Dataset, Gate, Row, Sample, Source
 
 
 def _read(row: Row, number: int) -> Sample:
+    clip = film(row)
     return Sample(
         id=identity(row, number, "question_id", "id"),
         pictures=(),
         question=row["question"],
         references=texts(row.get("answers") or [row["answer"]]),
-        cluster=film_id(row),
-        clip=film(row),
+        cluster=film_id(row, clip),
+        clip=clip,
     )
 
 

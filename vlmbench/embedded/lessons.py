@@ -12,6 +12,7 @@ from dataclasses import replace
 from random import Random
 
 from vlmbench import catalogue
+from vlmbench.datasets.clips import QUESTION
 from vlmbench.embedded import clips, diagrams, pages, rows, scenes
 from vlmbench.embedded.canvas import COLORS, SHAPES, Canvas, Thing
 from vlmbench.prompting import turn
@@ -121,7 +122,7 @@ def _clip(number: int) -> Lesson:
     clip = clips.draw(rng)
     answers = {asked.question: asked.answer for asked in clips.questions(clip, rng, 9)}
     answers["List the events."] = clip.listing
-    answers["What is happening in the video ?"] = clips.captions(clip)[0]
+    answers[QUESTION] = clips.captions(clip)[0]
     film = clip.mp4()
     if rows.picture_key(film) in rows.held_out("clips"):
         return []
