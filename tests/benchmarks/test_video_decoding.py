@@ -2,6 +2,7 @@
 
 import av
 import pytest
+from small_films import repeated
 
 from vlmbench import video
 from vlmbench.spec import Clip
@@ -24,18 +25,7 @@ def long_film(tmp_path_factory):
             pixels[100:200, 4 * i : 4 * i + 100] = (250, 2 * i, 0)
             target.mux(stream.encode(av.VideoFrame.from_ndarray(pixels, format="rgb24")))
         target.mux(stream.encode(None))
-    with av.open(str(short)) as source, av.open(str(path), "w") as target:
-        stream = source.streams.video[0]
-        copied = target.add_stream_from_template(stream)
-        packets = [packet for packet in source.demux(stream) if packet.size]
-        length = int(4 / stream.time_base)
-        stamps = [(packet.pts, packet.dts) for packet in packets]
-        for turn in range(TIMES):
-            for packet, (pts, dts) in zip(packets, stamps, strict=True):
-                packet.pts, packet.dts = pts + turn * length, dts + turn * length
-                packet.stream = copied
-                target.mux(packet)
-    return path
+    return repeated(short, path, TIMES)
 
 
 def every_frame(path):

@@ -38,17 +38,17 @@ def test_every_answer_at_32_bit_is_the_same_alone_and_in_a_batch(embedded, datas
 
 @pytest.mark.parametrize("recipe", QUANTIZED)
 def test_nearly_every_answer_of_the_others_is(embedded, recipe):
-    """LLM.int8 picks its outlier columns over the whole batch: a row feels its neighbours."""
-    assert share_of_flips(embedded, recipe, PICTURES, 100) <= 0.01
+    """LLM.int8 picks its outlier columns over the whole batch: a row feels its neighbours.
+
+    It is slow alone, so fewer of its answers are asked for.
+    """
+    assert share_of_flips(embedded, recipe, PICTURES, 25 if "8bit" in recipe else 100) <= 0.01
 
 
 UNMET = pytest.mark.xfail(strict=True, reason="4 of 100 change under LLM.int8, batched otherwise")
 
 
-@pytest.mark.parametrize(
-    "recipe",
-    ["16bit", "4bit", "lm4bit", *(pytest.param(name, marks=UNMET) for name in ("8bit", "lm8bit"))],
-)
+@pytest.mark.parametrize("recipe", ["16bit", "4bit", "lm4bit", pytest.param("8bit", marks=UNMET)])
 def test_nearly_every_answer_on_clips_is(embedded, recipe):
     """More of these may change: what is told of a clip is longer, and less certain."""
     assert share_of_flips(embedded, recipe, FILMS, 50) <= 0.03

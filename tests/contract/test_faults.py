@@ -74,18 +74,12 @@ OF_CLIPS = [
 
 
 @pytest.mark.parametrize(
-    ("fault", "status", "says"), FAULTS, ids=lambda part: getattr(part, "__name__", None)
+    ("dataset", "fault", "status", "says"),
+    [(DATASET, *fault) for fault in FAULTS] + [("videoqa", *fault) for fault in OF_CLIPS],
+    ids=lambda part: getattr(part, "__name__", None),
 )
-def test_a_fault_is_told(session, monkeypatch, fault, status, says):
-    bench = session()
-    fault(bench, monkeypatch)
-    found, said = verdict(bench)
-    assert (found, bool(re.search(says, said, re.S))) == (status, True), said
-
-
-@pytest.mark.parametrize(("fault", "status", "says"), OF_CLIPS)
-def test_a_fault_in_a_clip_is_told(session, monkeypatch, fault, status, says):
-    bench = session(dataset="videoqa")
+def test_a_fault_is_told(session, monkeypatch, dataset, fault, status, says):
+    bench = session(dataset=dataset)
     fault(bench, monkeypatch)
     found, said = verdict(bench)
     assert (found, bool(re.search(says, said, re.S))) == (status, True), said

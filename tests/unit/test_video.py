@@ -1,10 +1,9 @@
-"""Frames of video files: the right ones, by time stamp, upright; one error for each bad file."""
+"""Frames of video files: the right ones, by time stamp, upright, without decoding all."""
 
 from __future__ import annotations
 
 import io
 import itertools
-import re
 import shutil
 import subprocess
 import sys
@@ -16,68 +15,14 @@ import av
 import numpy as np
 import pytest
 from PIL import Image
+from small_films import FORMATS, FRAMES, HEIGHT, WIDTH, film, repeated
 
 from vlmbench import container, video
 from vlmbench.errors import VideoError
 from vlmbench.spec import Clip, Sampling
 
-WIDTH, HEIGHT, FRAMES = 96, 64, 40
-FORMATS = {
-    "h264.mp4": ("libx264", {"g": "12", "bf": "3"}),
-    "open_gop.mp4": ("libx264", {"g": "12", "bf": "3", "x264-params": "open-gop=1"}),
-    "hevc.mov": ("libx265", {"x265-params": "keyint=12:log-level=none"}),
-    "vp9.webm": ("libvpx-vp9", {"g": "12"}),
-    "vp8.webm": ("libvpx", {"g": "12", "auto-alt-ref": "1", "lag-in-frames": "10"}),
-    "h264.mkv": ("libx264", {"g": "12"}),
-    "h264.ts": ("libx264", {"g": "12", "bf": "2"}),
-    "mpeg4.avi": ("mpeg4", {"g": "12", "bf": "2"}),
-    "any.gif": ("gif", {}),
-    "varying.mp4": ("libx264", {"g": "12"}),
-    "vertical.mp4": ("libx264", {}),
-    "one.mp4": ("libx264", {}),
-}
-KINDS = {".gif": "rgb8", ".mov": "yuv420p10le"}
 SPARSE = ("h264.mp4", "open_gop.mp4", "hevc.mov", "vp9.webm", "h264.mkv")
 """Those that are read from the key frame before each chosen frame."""
-
-
-def film(
-    path: Path,
-    *,
-    options: dict[str, str] | None = None,
-    turned: tuple[int, bool, bool] | None = None,
-) -> Path:
-    """A square moves right, two pixels a frame, ten frames a second."""
-    codec, coding = FORMATS.get(path.name, ("libx264", {}))
-    kind = "mpegts" if path.suffix == ".ts" else None
-    with av.open(str(path), "w", format=kind, options=options or {}) as container:
-        stream = container.add_stream(codec, rate=10, options=coding)
-        stream.width, stream.height = WIDTH, HEIGHT
-        stream.pix_fmt = KINDS.get(path.suffix, "yuv420p")
-        if path.stem == "vertical":
-            stream.set_display_rotation(90)
-        if turned:
-            stream.set_display_rotation(*turned)
-        if path.stem == "varying":
-            stream.codec_context.time_base = Fraction(1, 1000)
-        for i in range(1 if path.stem == "one" else FRAMES):
-            pixels = np.zeros((HEIGHT, WIDTH, 3), np.uint8)
-            pixels[:16, :24] = (255, 255, 0)
-            pixels[24:40, 2 * i : 2 * i + 16] = (255, 6 * i, 0)
-            frame = av.VideoFrame.from_ndarray(pixels, format="rgb24")
-            if path.stem == "varying":
-                frame.pts, frame.time_base = 100 * i + 300 * (i // 4), Fraction(1, 1000)
-            container.mux(stream.encode(frame))
-        container.mux(stream.encode(None))
-    return path
-
-
-@pytest.fixture(scope="module")
-def films(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("films")
-    for name in FORMATS:
-        film(folder / name)
-    return folder
 
 
 def whole(path: Path) -> np.ndarray[Any, Any]:
@@ -242,29 +187,6 @@ def test_what_is_filmed_mirrored_is_shown_so(films: Path, turned: tuple[int, boo
     assert not np.array_equal(seen, plain)
 
 
-def test_a_gif_may_end_in_nothing(films: Path) -> None:
-    data = (films / "any.gif").read_bytes()
-    assert video.read(Clip(data + bytes(3))).total == FRAMES
-    with pytest.raises(VideoError, match="truncated"):
-        video.read(Clip(data[:-9]))
-
-
-def test_a_playlist_opens_nothing(films: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What it names would open, were it let."""
-    playlist = films / "list.txt"
-    playlist.write_text("ffconcat version 1.0\nfile 'h264.mp4'\n")
-    monkeypatch.chdir(films)
-    with playlist.open("rb") as file, av.open(file) as opened:
-        assert next(opened.decode(video=0)).width == WIDTH
-    with pytest.raises(VideoError, match="cannot be read as a video"):
-        video.read(Clip(playlist))
-
-
-def test_more_frames_than_memory_holds_are_never_listed(films: Path) -> None:
-    with pytest.raises(VideoError, match="3900000000001 frames are asked for"):
-        video.read(Clip(films / "h264.mp4", Sampling(fps=1e12)), most=8)
-
-
 def test_frames_may_come_as_pictures() -> None:
     pngs = []
     for level in range(10):
@@ -275,62 +197,6 @@ def test_frames_may_come_as_pictures() -> None:
     assert seen.pictures[:, 0, 0, 0].tolist() == [0, 2, 4, 6, 8]
     with pytest.raises(VideoError, match="without frames"):
         video.read(Clip(()))
-
-
-def broken(films: Path, name: str) -> Path:
-    """A bad file, by its name."""
-    path = films / name
-    sources = {"cut.mp4": "h264.mp4", "cut.mkv": "h264.mkv", "cut.webm": "vp9.webm"}
-    sources |= {"cut.gif": "any.gif", "cut.avi": "mpeg4.avi", "noise.mp4": "h264.mp4"}
-    if name in sources:
-        data = (films / sources[name]).read_bytes()
-        third = len(data) // 3
-        noise = bytes(i * 7 % 256 for i in range(third))
-        path.write_bytes(data[: 2 * third] if "cut" in name else data[:third] + noise + data[:9])
-    elif name == "faststart.mp4":
-        data = film(films / "h264.mp4", options={"movflags": "faststart"}).read_bytes()
-        path.write_bytes(data[: len(data) * 2 // 3])
-    elif name == "sound.m4a":
-        with av.open(str(path), "w") as container:
-            stream = container.add_stream("aac", rate=16000)
-            silence = np.zeros((1, 16000), np.float32)
-            frame = av.AudioFrame.from_ndarray(silence, format="fltp", layout="mono")
-            frame.rate = 16000
-            for packet in [*stream.encode(frame), *stream.encode(None)]:
-                container.mux(packet)
-    elif name != "missing.mp4":
-        path.write_text("no video\n" * 40 if name == "text.mp4" else "")
-    return path
-
-
-@pytest.mark.parametrize(
-    ("name", "says"),
-    [
-        ("missing.mp4", "there is no such file"),
-        ("empty.mp4", "it is empty"),
-        ("text.mp4", "cannot be read as a video"),
-        ("sound.m4a", "no video stream, only audio"),
-        ("cut.mp4", "cannot be read as a video"),
-        ("faststart.mp4", "Invalid data|truncated"),
-        ("cut.mkv", "truncated"),
-        ("cut.webm", "truncated"),
-        ("cut.gif", "truncated"),
-        ("cut.avi", "cannot be read as a video"),
-        ("noise.mp4", "cannot be read as a video"),
-    ],
-)
-def test_a_bad_file_is_one_error(films: Path, name: str, says: str) -> None:
-    path = broken(films, name)
-    with pytest.raises(VideoError, match=f"{re.escape(str(path))}.*({says})") as raised:
-        video.read(Clip(path))
-    assert raised.value.__cause__ is None and "\n" not in str(raised.value)
-
-
-def test_neither_a_folder_nor_a_url_is_a_file(tmp_path: Path) -> None:
-    with pytest.raises(VideoError, match="a folder, not a file"):
-        video.read(Clip(tmp_path))
-    with pytest.raises(VideoError, match="a URL, not a file"):
-        video.read(Clip(Path("https://example.org/clip.mp4")))
 
 
 def test_more_frames_than_the_model_takes(films: Path) -> None:
@@ -347,22 +213,6 @@ def test_what_is_seen_is_told_by_its_hash(films: Path) -> None:
     digests = {first.digest, *(video.seen(other).digest for other in others)}
     assert len(digests) == 4
     assert len({video.source_digest(c) for c in (Clip(path), *others)}) == 4
-
-
-def repeated(path: Path, out: Path, times: int) -> Path:
-    """A long film, made by repeating the packets of a short one."""
-    with av.open(str(path)) as source, av.open(str(out), "w") as target:
-        stream = source.streams.video[0]
-        copied = target.add_stream_from_template(stream)
-        packets = [p for p in source.demux(stream) if p.size]
-        length = int(FRAMES / 10 / stream.time_base)
-        begin = [(p.pts, p.dts) for p in packets]
-        for turn in range(times):
-            for packet, (pts, dts) in zip(packets, begin, strict=True):
-                packet.pts, packet.dts = pts + turn * length, dts + turn * length
-                packet.stream = copied
-                target.mux(packet)
-    return out
 
 
 PEAK = """
