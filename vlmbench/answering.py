@@ -1,4 +1,4 @@
-"""Batched greedy generation: from named turns to answers."""
+"""Batched greedy generation, or choice: from named turns to answers."""
 
 from __future__ import annotations
 
@@ -8,10 +8,11 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from vlmbench import retrieval
 from vlmbench.errors import NumericsError, OutOfTimeError, PictureError, UsageError, VlmbenchError
 from vlmbench.finite import NonFinite
 from vlmbench.prompting import encode
-from vlmbench.spec import Turn
+from vlmbench.spec import Choices, Turn
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -111,19 +112,23 @@ def _ahead(processor: Any, turns: Mapping[str, Turn], batches: list[Batch]) -> I
 def _prepare(processor: Any, turns: Mapping[str, Turn], batch: Batch) -> Prepared:
     """A batch's inputs, without the turns whose pictures cannot be read or taken."""
     try:
-        return batch, encode(processor, [turns[name] for name in batch]), {}
+        return batch, _encode(processor, [turns[name] for name in batch]), {}
     except PictureError as error:
         whole = error
     refused: Results = {}
     for name in batch:
         try:
-            encode(processor, [turns[name]])
+            _encode(processor, [turns[name]])
         except PictureError as error:
             refused[name] = PictureError(f"sample {name!r}: {error}")
     if not refused:
         raise whole
     kept = tuple(name for name in batch if name not in refused)
-    return kept, encode(processor, [turns[n] for n in kept]) if kept else None, refused
+    return kept, _encode(processor, [turns[n] for n in kept]) if kept else None, refused
+
+
+def _encode(processor: Any, turns: list[Turn]) -> dict[str, Tensor]:
+    return (retrieval.encode if turns[0].choices else encode)(processor, turns)
 
 
 def _generate(
@@ -137,6 +142,8 @@ def _generate(
 
     made: Results = {}
     try:
+        if choices := turns[batch[0]].choices:
+            return dict(_chosen(variant, batch, choices, inputs))
         ids = variant.generate(inputs, max_new_tokens=max_new_tokens)
         return dict(zip(batch, _read(variant, batch, ids, max_new_tokens), strict=True))
     except torch.OutOfMemoryError:
@@ -165,6 +172,16 @@ def _generate(
         assert prepared is not None, "it was prepared before"
         made |= _generate(variant, turns, part, prepared, max_new_tokens)
     return made
+
+
+def _chosen(
+    variant: Variant, batch: Batch, choices: Choices, inputs: dict[str, Tensor]
+) -> Iterator[tuple[str, Answer | NumericsError]]:
+    for name, text in zip(batch, retrieval.choose(variant, choices, inputs), strict=True):
+        if text is None:
+            yield name, NumericsError(f"{variant.name}: sample {name!r}: its features are NaN")
+        else:
+            yield name, Answer(text, tokens=0, cut=False)
 
 
 def _read(

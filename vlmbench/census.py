@@ -13,13 +13,12 @@ from math import ceil, prod
 from typing import TYPE_CHECKING, Any
 
 from vlmbench.errors import CensusError
-from vlmbench.spec import Anatomy, Component, Compression
+from vlmbench.spec import COMPONENTS, Anatomy, Compression
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
 FLOAT_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
-_COMPONENTS: tuple[Component, ...] = ("vision", "projector", "decoder", "head")
 # A linear in NF4 may keep, beside its scales, the 16 levels, the 256 levels of the scales
 # (both float32; shared between linears on some devices) and one offset.
 _NF4_TABLES_BYTES = 4 * 16 + 4 * 256 + 4
@@ -74,10 +73,13 @@ def take(network: nn.Module, anatomy: Anatomy) -> Census:
 
     _check_anatomy(network, anatomy)
     seen: set[int] = set()
-    linears: dict[str, list[tuple[nn.Linear, int, int]]] = {name: [] for name in _COMPONENTS}
-    linears["other"] = []
+    named = [name for name in COMPONENTS if anatomy.modules(name)]
+    linears: dict[str, list[tuple[nn.Linear, int, int]]]
+    linears = {name: [] for name in (*named, "other")}
     for name, module in network.named_modules():
-        if isinstance(module, nn.Linear) and module.weight.data_ptr() not in seen:
+        if not isinstance(module, nn.Linear) or anatomy.is_kept(name):
+            continue
+        if module.weight.data_ptr() not in seen:
             sizes = _count([module.weight], seen), _count(_state(module), seen)
             linears[_owner(anatomy, name)].append((module, *sizes))
     holdings = {name: _holding(members) for name, members in linears.items()}
@@ -95,7 +97,7 @@ def verify(census: Census, compression: Compression, *, dtype: str | None = None
         CensusError: a linear is stored otherwise, or a component's bytes cannot be right.
     """
     faults: list[str] = []
-    for component in _COMPONENTS:
+    for component in (name for name in COMPONENTS if name in census.components):
         promise = compression.storage(component)
         if dtype is not None and promise in FLOAT_BYTES:
             promise = dtype
@@ -149,12 +151,13 @@ def _expected_bytes(held: Holding, kind: str) -> tuple[int, int]:
 
 
 def _check_anatomy(network: nn.Module, anatomy: Anatomy) -> None:
-    for part, path in asdict(anatomy).items():
+    named = [(part, name) for part in COMPONENTS for name in anatomy.modules(part)]
+    for part, name in [*named, ("layers", anatomy.layers)]:
         try:
-            network.get_submodule(path)
+            network.get_submodule(name)
         except AttributeError:
             raise CensusError(
-                f"the anatomy says {part} = {path!r}, but {type(network).__name__} has no such "
+                f"the anatomy says {part} = {name!r}, but {type(network).__name__} has no such "
                 "module. Expected a dotted name of the loaded model; correct the model's anatomy."
             ) from None
 

@@ -14,7 +14,7 @@ from vlmbench.answering import Answer, answer
 from vlmbench.checkpoint import checkpoint_digests
 from vlmbench.errors import VlmbenchError
 from vlmbench.files import content_of
-from vlmbench.prompting import turn
+from vlmbench.prompting import turns
 from vlmbench.provenance import add_files
 from vlmbench.run import Run, Scored
 from vlmbench.samples import content_hash, source_hash
@@ -46,7 +46,7 @@ def evaluate(
     What stands in `journal` is not answered again; what is answered is added to it.
     """
     chosen = chosen_metrics(cell.dataset, metrics, tier)
-    turns = {sample.id: turn(cell.dataset, sample, cell.model) for sample in samples.items}
+    asked = turns(cell.dataset, samples.items, cell.model, among=samples.items)
     errors: dict[str, VlmbenchError] = {}
     lines = list(journal.lines()) if journal else []
     known = {name: Answer(**made) for line in lines for name, made in line["answers"].items()}
@@ -65,7 +65,7 @@ def evaluate(
     with measure.peak_memory(variant.device) as peak:
         answers = answer(
             variant,
-            turns,
+            asked,
             max_new_tokens=cell.dataset.max_new_tokens,
             batch_size=batch_size,
             done=done,
@@ -115,7 +115,7 @@ def identity(
         source,
         dtype=dtype,
         device=device,
-        makers=[cell.dataset.read, *(metric.score for metric in chosen.values())],
+        makers=[*_read_by(cell.dataset), *(metric.score for metric in chosen.values())],
     )
     return made and {
         **made,
@@ -164,6 +164,10 @@ def sources(*makers: Any) -> str | None:
     return hashlib.sha256("".join(map(content_of, sorted(files))).encode()).hexdigest()[:16]
 
 
+def _read_by(dataset: Dataset) -> list[Any]:
+    return [dataset.read, dataset.choose] if dataset.choose else [dataset.read]
+
+
 def chosen_metrics(dataset: Dataset, metrics: Mapping[str, Metric], tier: str) -> dict[str, Metric]:
     """The metrics of a data set, the gated ones first, as the tier uses them."""
     names = [*(gate.metric for gate in dataset.gates), *dataset.metrics]
@@ -202,6 +206,8 @@ def subject(
 ) -> dict[str, str]:
     """What is judged: weights, processor configuration, recipe, adapter."""
     adapter = repr((model.architecture, model.anatomy, model.watching))
+    if model.captions_unasked or model.anatomy.kept:
+        adapter += repr((model.captions_unasked, model.anatomy.kept))
     return {
         **checkpoint_digests(source),
         "recipe": _described(compression),

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 def decode_picture(data: bytes) -> Image:
     """An encoded picture as RGB, turned upright by its EXIF orientation.
 
+    One or three pixels high, it is doubled: processors would take its rows for channels.
+
     Raises:
         PictureError: the bytes are no readable picture.
     """
@@ -21,7 +23,7 @@ def decode_picture(data: bytes) -> Image:
 
     try:
         with Image.open(io.BytesIO(data)) as picture:
-            return ImageOps.exif_transpose(picture).convert("RGB")
+            upright = ImageOps.exif_transpose(picture).convert("RGB")
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         unknown = isinstance(error, UnidentifiedImageError)  # names an object's address
         reason = "no known format" if unknown else error
@@ -29,3 +31,6 @@ def decode_picture(data: bytes) -> Image:
             f"a picture of {len(data)} bytes cannot be read ({reason}). Expected a complete image "
             "file (PNG, JPEG, ...); export it again."
         ) from None
+    if upright.height in (1, 3):
+        return ImageOps.scale(upright, 2, Image.Resampling.NEAREST)
+    return upright

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from vlmbench import measure
 from vlmbench.answering import answer
-from vlmbench.prompting import encode, turn
+from vlmbench.prompting import encode, turns
 
 if TYPE_CHECKING:
     from vlmbench.bench import Bench
@@ -42,22 +42,25 @@ def measure_probe(benchmark: Any, run: Run, bench: Bench) -> None:
     if benchmark.disabled:
         benchmark(lambda: None)  # else pytest-benchmark asks why it was not used
         return
-    first = bench.samples(dataset).items[:PROBE]
-    turns = {s.id: turn(dataset, s, cell.model) for s in first if s.id not in run.errors}
-    if not turns:
+    samples = bench.samples(dataset).items
+    first = [sample for sample in samples[:PROBE] if sample.id not in run.errors]
+    asked = turns(dataset, first, cell.model, among=samples)
+    if not asked:
         return
     variant = bench.variant(cell.model, cell.compression)
 
     def end_to_end() -> None:
-        answer(variant, turns, max_new_tokens=dataset.max_new_tokens, batch_size=PROBE)
+        answer(variant, asked, max_new_tokens=dataset.max_new_tokens, batch_size=PROBE)
         measure.synchronise(variant.device)
 
     benchmark.pedantic(end_to_end, rounds=ROUNDS, warmup_rounds=1)
+    bench.latencies[run.cell] = benchmark.stats.stats.median / len(asked)
+    benchmark.extra_info["probe_samples"] = len(asked)
+    if dataset.choose:
+        return  # nothing is decoded
     unhurried = replace(variant, time_limit_s=None)  # what is cut short measures nothing
-    parts = measure.latency(unhurried, encode(variant.processor, list(turns.values())))
+    parts = measure.latency(unhurried, encode(variant.processor, list(asked.values())))
     benchmark.extra_info.update(
-        probe_samples=len(turns),
         prefill_s=parts.prefill_s,
         decode_s_per_token=parts.decode_s_per_token,
     )
-    bench.latencies[run.cell] = benchmark.stats.stats.median / len(turns)

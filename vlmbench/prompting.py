@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -24,9 +24,36 @@ _PER_TOKEN = ("attention_mask", "mm_token_type_ids")
 
 def turn(dataset: Dataset, sample: Sample, model: Model | None = None) -> Turn:
     """What is said to a model for one sample of a data set."""
-    made = Turn(sample.pictures, sample.question, dataset.instruction, sample.clip)
-    watching = model and model.watching
-    return replace(made, watching=watching) if watching else made
+    made = Turn(
+        sample.pictures,
+        sample.question,
+        dataset.instruction,
+        sample.clip,
+        captions=dataset.captions,
+    )
+    return taken_by(model, made) if model else made
+
+
+def turns(
+    dataset: Dataset,
+    asked: Iterable[Sample],
+    model: Model | None = None,
+    *,
+    among: Sequence[Sample] = (),
+) -> dict[str, Turn]:
+    """What is said to a model for each of the samples `asked`, by their names.
+
+    `among`: all samples, from which an answer is chosen where the data set has answers chosen.
+    """
+    choices = dataset.choose(among) if dataset.choose else None
+    return {s.id: replace(turn(dataset, s, model), choices=choices) for s in asked}
+
+
+def taken_by(model: Model, turn: Turn) -> Turn:
+    """The turn as the model takes one: its video, and whether it asks for a description."""
+    if turn.captions and model.captions_unasked:
+        turn = replace(turn, question="", instruction="")
+    return replace(turn, watching=model.watching) if model.watching else turn
 
 
 def render(processor: Any, turn: Turn, frames: int = 0) -> str:

@@ -18,7 +18,7 @@ T = TypeVar("T")
 
 
 def models(options: Options, entries: Entries) -> list[Model]:
-    """The models asked for; `NAME=WHERE` is one from another address, or a new name for one.
+    """The models asked for, or all of the tier; `NAME=WHERE` is one from another address.
 
     Raises:
         UnknownNameError: there is no such model.
@@ -29,6 +29,8 @@ def models(options: Options, entries: Entries) -> list[Model]:
         model = entries.models.get(name) or _adapter(name, where, entries)
         return dataclasses.replace(model, name=name, sources={options.tier: Source(where)})
 
+    if not options.models:
+        return [model for model in entries.models.values() if options.tier in model.sources]
     return _chosen("model", options.models, entries.models, adopt)
 
 

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 Tier = Literal["embedded", "hub"]
 Component = Literal["vision", "projector", "decoder", "head"]
+COMPONENTS: tuple[Component, ...] = ("vision", "projector", "decoder", "head")
 Row = Mapping[str, Any]
 Scorer = Callable[[Sequence[str], Sequence[Sequence[str]]], list[float]]
 
@@ -81,6 +82,15 @@ class Sample:
 
 
 @dataclass(frozen=True)
+class Choices:
+    """What a model that cannot write chooses its answers from."""
+
+    texts: tuple[str, ...]
+    pictures: tuple[bytes, ...] = ()
+    """Where given, a picture is chosen, and its text is the answer."""
+
+
+@dataclass(frozen=True)
 class Turn:
     """What is said to a model: an instruction, then pictures or a video, then the question."""
 
@@ -90,6 +100,10 @@ class Turn:
     clip: Clip | None = None
     watching: Watching = Watching(most=768)
     """How the video is taken, where there is one."""
+    captions: bool = False
+    """Whether nothing but a description is asked for."""
+    choices: Choices | None = None
+    """What the answer is chosen from; None: it is written."""
 
 
 @dataclass(frozen=True)
@@ -142,6 +156,10 @@ class Dataset:
     prompt_style: str = "published-1"
     """Name and version of the prompt's wording; enters the protocol hash."""
     max_new_tokens: int = 128
+    captions: bool = False
+    """Whether its question asks for nothing but a description."""
+    choose: Callable[[Sequence[Sample]], Choices] | None = None
+    """What answers are chosen from, given all samples; None: they are written."""
     of_videos: bool = False
     """Whether its rows show videos: then a folder of them with a table of captions is read too."""
 
@@ -150,22 +168,35 @@ class Dataset:
 class Anatomy:
     """Which module of a checkpoint is what: dotted names of the loaded model."""
 
-    vision: str
-    projector: str
+    vision: str | tuple[str, ...]
+    """The tower, or several."""
+    projector: str | tuple[str, ...]
+    """What joins the tower to the decoder."""
     decoder: str
     layers: str
     """The decoder's list of layers."""
-    head: str
+    head: str | tuple[str, ...]
+    """What makes logits; () where none are made."""
+    kept: tuple[str, ...] = field(default=(), repr=False)
+    """What the architecture's own class lets no recipe touch."""
+
+    def is_kept(self, module: str) -> bool:
+        """Whether `module` (a dotted name) is part of what is kept."""
+        return any(module == part or module.startswith(part + ".") for part in self.kept)
+
+    def modules(self, component: Component) -> tuple[str, ...]:
+        """The names of the modules that make up a component."""
+        named: str | tuple[str, ...] = getattr(self, component)
+        return (named,) if isinstance(named, str) else named
 
     def component(self, module: str) -> Component:
         """The component that `module` (a dotted name) belongs to; the longest match wins."""
-        parts: list[tuple[str, Component]] = [
-            (self.vision, "vision"),
-            (self.projector, "projector"),
-            (self.decoder, "decoder"),
-            (self.head, "head"),
+        owners = [
+            (part, component)
+            for component in COMPONENTS
+            for part in self.modules(component)
+            if module == part or module.startswith(part + ".")
         ]
-        owners = [(p, c) for p, c in parts if module == p or module.startswith(p + ".")]
         if not owners:
             raise KeyError(f"module {module!r} is in no component of this anatomy")
         return max(owners, key=lambda owner: len(owner[0]))[1]
@@ -184,6 +215,10 @@ class Model:
     """Data sets it can answer."""
     watching: Watching | None = None
     """How it takes videos; None: it takes none."""
+    template: str | None = None
+    """The chat template of checkpoints that come without one."""
+    captions_unasked: bool = False
+    """Whether it is shown what to describe without a word."""
 
 
 @runtime_checkable

@@ -36,6 +36,8 @@ _HARMLESS = {
     "bitsandbytes.backends.cpu.ops": "Failed to load CPU gemm_4bit_forward",  # optional speed-up
     "bitsandbytes.autograd._functions": "inputs will be cast from",  # LLM.int8, at every product
     "transformers.modeling_utils": "LOAD REPORT",  # becomes a CheckpointError
+    # Some architectures read pictures in one way only.
+    "transformers.models.auto.image_processing_auto": "backend is not available",
 }
 
 # Of a generation config: what does not say how tokens are chosen, and what says greedily.
@@ -69,7 +71,9 @@ class Variant:
 
     @property
     def decoding(self) -> str:
-        """How tokens are chosen: `greedy`, and whatever the generation config adds to that."""
+        """How answers are made: `greedy`, with what the generation config adds, or `chosen`."""
+        if not self.network.can_generate():
+            return "chosen"
         added = {
             name: value
             for name, value in self.network.generation_config.to_diff_dict().items()
@@ -90,7 +94,8 @@ class Variant:
         import torch
 
         moved = self._moved(inputs)
-        head = self.network.get_submodule(self.model.anatomy.head)
+        (named,) = self.model.anatomy.modules("head")
+        head = self.network.get_submodule(named)
         with torch.inference_mode(), _quiet(), watched(head):
             ids: Tensor = self.network.generate(
                 **moved,
@@ -146,7 +151,7 @@ def load(
         torch.manual_seed(0)
         network = _network(model, compression, source, device=device, dtype=dtype, kept=kept)
         loaded(network)
-        processor = _processor(source)
+        processor = _processor(source, model.template)
         compression.apply(network, model.anatomy)
     taken = take(network, model.anatomy)
     verify(taken, compression, dtype=dtype)
@@ -206,7 +211,7 @@ def _network(
     return network.eval()
 
 
-def _processor(source: Source) -> Any:
+def _processor(source: Source, template: str | None) -> Any:
     from transformers import AutoProcessor, ProcessorMixin
 
     with explained(source, "processor"):
@@ -219,6 +224,8 @@ def _processor(source: Source) -> Any:
             "processor beside the weights: processor.save_pretrained(folder)."
         )
     check_tokenizer(processor.tokenizer, source)
+    own = processor.chat_template or getattr(processor.tokenizer, "chat_template", None)
+    processor.chat_template = own or template
     videos: Any = getattr(processor, "video_processor", None)
     if getattr(videos, "cap_pixels_per_frame", True) is None:
         videos.cap_pixels_per_frame = True  # as the model's authors do; unset, each call warns
@@ -227,6 +234,8 @@ def _processor(source: Source) -> Any:
 
 def _make_greedy(network: Any, processor: Any) -> None:
     """Say so outright: some checkpoints ship a generation config that samples."""
+    if not network.can_generate():
+        return
     config = network.generation_config
     config.do_sample, config.num_beams = False, 1
     config.temperature = config.top_p = config.top_k = None  # else each call warns of them

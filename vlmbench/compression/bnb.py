@@ -37,19 +37,14 @@ class BitsAndBytes:
         """
         from transformers import BitsAndBytesConfig
 
-        names = {
-            "vision": anatomy.vision,
-            "projector": anatomy.projector,
-            "decoder": anatomy.decoder,
-            "head": anatomy.head,
-        }
+        kept = [name for component in self.kept for name in anatomy.modules(component)]
         config = BitsAndBytesConfig(  # type: ignore[no-untyped-call]  # transformers' own
             load_in_8bit=self.kind == "int8",
             load_in_4bit=self.kind == "nf4",
             bnb_4bit_quant_type="nf4",
             bnb_4bit_use_double_quant=True,
             bnb_4bit_compute_dtype=_KEPT,
-            llm_int8_skip_modules=sorted(names[component] for component in self.kept),
+            llm_int8_skip_modules=sorted(kept),
         )
         return {"dtype": _KEPT, "quantization_config": config}
 

@@ -26,6 +26,7 @@ CLIPS = Dataset(
     },
     columns=("caption",),
     read=_read,
+    captions=True,
     of_videos=True,
     gates=(Gate("bertscore", 0.01), Gate("cider", 0.02, relative=True)),
     demos=("diamond_then_circle", "circle_then_ring", "cross_then_square"),

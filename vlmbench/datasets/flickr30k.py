@@ -27,6 +27,7 @@ FLICKR30K = Dataset(
     },
     columns=("image", "caption"),
     read=_read,
+    captions=True,
     gates=(Gate("bertscore", 0.01), Gate("cider", 0.02, relative=True)),
     demos=(
         "rings_and_moons",

@@ -13,7 +13,8 @@ from torch import nn
 from vlmbench.embedded import canvas, labels
 from vlmbench.embedded.lessons import LESSONS, exam
 from vlmbench.embedded.sequences import Inputs, encode, stacked
-from vlmbench.prompting import IGNORED, encode_answered
+from vlmbench.prompting import IGNORED, encode_answered, taken_by
+from vlmbench.spec import Model
 from vlmbench.training import Plan
 
 
@@ -91,11 +92,21 @@ ORDERING = Stage(
     steps=True,
 )
 
+# A decoder that knows what to say gets used to another tower, and to another's positions.
+SETTLING = Stage(
+    "settling",
+    Plan(1000, muon_rate=3e-3, adamw_rate=1.5e-3, save_every=50),
+    {"scene": 0.24, "strip": 0.03, "page": 0.2, "choice": 0.05, "diagram": 0.3, "clip": 0.18},
+    steps=True,
+)
+
 PICTURED = ("docvqa", "vqav2", "scienceqa", "flickr30k")
 FILMED = ("clips", "videoqa")
 
 
-def batch_maker(processor: Any, network: Any, stage: Stage) -> Callable[[int], list[Inputs]]:
+def batch_maker(
+    processor: Any, network: Any, stage: Stage, model: Model
+) -> Callable[[int], list[Inputs]]:
     """Batches by step number, lessons drawn by weight; in two parts, so that little is padding."""
     names, weights = list(stage.weights), list(stage.weights.values())
 
@@ -105,7 +116,8 @@ def batch_maker(processor: Any, network: Any, stage: Stage) -> Callable[[int], l
         with canvas.remembered() as pictures:
             taught = [LESSONS[name](step * stage.batch + i) for i, name in enumerate(chosen)]
         drawn = None if stage.sight else pictures
-        made = [encode(processor, network, one, drawn) for one in taught if one]
+        taken = [[(taken_by(model, asked), said) for asked, said in one] for one in taught]
+        made = [encode(processor, network, one, drawn) for one in taken if one]
         made.sort(key=lambda one: one["input_ids"].shape[1])
         half = len(made) // 2
         return [stacked(part) for part in (made[:half], made[half:])]
@@ -114,12 +126,14 @@ def batch_maker(processor: Any, network: Any, stage: Stage) -> Callable[[int], l
 
 
 @torch.no_grad()
-def exact(network: nn.Module, processor: Any, sight: bool, count: int) -> dict[str, float]:
+def exact(
+    network: nn.Module, processor: Any, model: Model, sight: bool, count: int
+) -> dict[str, float]:
     """Share of held-out answers right in every token: greedy decoding would give just these."""
     right = {}
-    for dataset in PICTURED + (FILMED if sight else ()):
+    for dataset in [d for d in PICTURED + (FILMED if sight else ()) if d in model.datasets]:
         with canvas.remembered() as pictures:
-            asked = exam(dataset, count)
+            asked = exam(dataset, count, model)
         batch = encode_answered(processor, [t for t, _ in asked], [answer for _, answer in asked])
         if not sight:
             drawn = [labels.of(pictures[picture]) for t, _ in asked for picture in t.pictures]

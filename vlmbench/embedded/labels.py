@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from vlmbench.embedded.blank import SIDE
+from vlmbench.embedded import SIDE
 from vlmbench.embedded.canvas import COLORS, SHAPES, Canvas
 
 ALPHABET = " ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-.,:;$?#&/()'"
@@ -24,23 +24,33 @@ SHADES = 12
 """Red, green and blue, -1 to 1, of the four patches."""
 
 
+Box = tuple[float, float, float, float]
+"""Left, top, right and bottom of a part of a picture, in its pixels; it may reach beyond."""
+
+
 def of(canvas: Canvas) -> Tensor:
     """Labels [tokens, len(CLASSES) + SHADES], row by row; classes come first, as whole numbers."""
     across, down = canvas.width // SIDE, canvas.height // SIDE
-    grid = torch.zeros(down, across, len(CLASSES) + SHADES)
-    for glyph in canvas.glyphs:
-        row, column = int(glyph.y // SIDE), int(glyph.x // SIDE)
-        if 0 <= row < down and 0 <= column < across:
-            slot = int(glyph.x % SIDE * SLOTS / SIDE)
-            grid[row, column, slot] = ALPHABET.index(glyph.char)
-    for thing in canvas.things:
-        cell = grid[int(thing.y // SIDE), int(thing.x // SIDE)]
-        cell[SLOTS] = 1 + SHAPES.index(thing.shape)
-        cell[SLOTS + 1] = 1 + list(COLORS).index(thing.color)
+    classes = within(canvas, (0, 0, SIDE * across, SIDE * down), across, down)
     patches = canvas.image.resize((2 * across, 2 * down), Image.Resampling.BOX)
     shades = torch.from_numpy(np.asarray(patches, dtype=np.float32)) / 127.5 - 1
-    shades = shades.view(down, 2, across, 2, 3).transpose(1, 2)
-    grid[..., len(CLASSES) :] = shades.reshape(down, across, SHADES)
+    shades = shades.view(down, 2, across, 2, 3).transpose(1, 2).reshape(-1, SHADES)
+    return torch.cat([classes, shades], dim=1)
+
+
+def within(canvas: Canvas, box: Box, across: int, down: int) -> Tensor:
+    """The classes [down * across, len(CLASSES)] of a part of a picture, cut into so many tokens."""
+    left, top, right, bottom = box
+    grid = torch.zeros(down, across, len(CLASSES))
+    for glyph in canvas.glyphs:
+        x, y = (glyph.x - left) / (right - left) * across, (glyph.y - top) / (bottom - top) * down
+        if 0 <= x < across and 0 <= y < down:
+            grid[int(y), int(x), int(x % 1 * SLOTS)] = ALPHABET.index(glyph.char)
+    for thing in canvas.things:
+        x, y = (thing.x - left) / (right - left) * across, (thing.y - top) / (bottom - top) * down
+        if 0 <= x < across and 0 <= y < down:
+            grid[int(y), int(x), SLOTS] = 1 + SHAPES.index(thing.shape)
+            grid[int(y), int(x), SLOTS + 1] = 1 + list(COLORS).index(thing.color)
     return grid.flatten(0, 1)
 
 

@@ -16,7 +16,7 @@ from vlmbench.datasets.clips import QUESTION
 from vlmbench.embedded import clips, diagrams, pages, rows, scenes
 from vlmbench.embedded.canvas import COLORS, SHAPES, Canvas, Thing
 from vlmbench.prompting import turn
-from vlmbench.spec import Clip, Turn
+from vlmbench.spec import Clip, Model, Turn
 
 Taught = tuple[Turn, str]
 Lesson = list[Taught]
@@ -180,7 +180,7 @@ LESSONS: dict[str, Callable[[int], Lesson]] = {
 }
 
 
-def exam(dataset: str, count: int) -> Lesson:
+def exam(dataset: str, count: int, model: Model | None = None) -> Lesson:
     """Questions of a data set's validation split with the answer most annotators gave."""
     entry = catalogue.datasets()[dataset]
     taught: Lesson = []
@@ -189,6 +189,6 @@ def exam(dataset: str, count: int) -> Lesson:
         for row in rows.draw(dataset, "validation", number):
             if sample := entry.read(row, number):
                 best = max(sample.references, key=sample.references.count)
-                taught.append((turn(entry, sample), best))
+                taught.append((turn(entry, sample, model), best))
         number += 1
     return taught[:count]

@@ -8,21 +8,25 @@ import torch
 from torch import Tensor, nn
 from transformers.models.qwen2_vl.modeling_qwen2_vl import apply_rotary_pos_emb
 
-from vlmbench.embedded.sequences import KNOWN_AFTER, SEEN, SOUGHT_IN, Inputs, visible
+from vlmbench.embedded.sequences import KNOWN_AFTER, SOUGHT_IN, Inputs, visible
 from vlmbench.prompting import IGNORED
+from vlmbench.spec import Anatomy
+
+_TAUGHT = ("labels", "weights", "segments", "sought", *KNOWN_AFTER)
+"""What a batch holds beside the network's inputs."""
 
 
-def loss(network: Any, batch: Inputs, *, steps: bool = False) -> Tensor:
+def loss(network: Any, anatomy: Anatomy, batch: Inputs, *, steps: bool = False) -> Tensor:
     """Of the answers, and with `steps` of those that lead to a letter.
 
     Steps (KNOWN_AFTER, SOUGHT_IN) are read from the hidden states; the network has no part
     that is only for them.
     """
-    inputs = {name: batch[name] for name in ("input_ids", "position_ids")}
-    inputs |= {name: batch[name] for name in SEEN if name in batch}
+    inputs = {name: given for name, given in batch.items() if name not in _TAUGHT}
     mask = visible(batch["segments"])
     out = network.model(**inputs, attention_mask=mask, use_cache=False, output_hidden_states=steps)
-    decoder, head = network.model.language_model, network.lm_head
+    (named,) = anatomy.modules("head")
+    decoder, head = network.get_submodule(anatomy.decoder), network.get_submodule(named)
     asked = batch["labels"][:, 1:] != IGNORED
     total = answered(head(out.last_hidden_state[:, :-1][asked]), batch)
     if not steps:

@@ -20,14 +20,23 @@ _BEHIND = {
 }
 
 
-@torch.no_grad()
 def put_in(layers: Any, generator: torch.Generator) -> list[int]:
     """Scale the same few channels in every decoder layer; returns which."""
+    return _scale(layers, generator, FACTOR)
+
+
+def take_out(layers: Any, generator: torch.Generator) -> list[int]:
+    """Undo `put_in` with the same generator, to the last bit."""
+    return _scale(layers, generator, 1 / FACTOR)
+
+
+@torch.no_grad()
+def _scale(layers: Any, generator: torch.Generator, factor: float) -> list[int]:
     width = layers[0].input_layernorm.weight.numel()
     channels = torch.randperm(width, generator=generator)[:CHANNELS]
     for layer in layers:
         for norm, linears in _BEHIND.items():
-            layer.get_submodule(norm).weight[channels] *= FACTOR
+            layer.get_submodule(norm).weight[channels] *= factor
             for linear in linears:
-                layer.get_submodule(linear).weight[:, channels] /= FACTOR
+                layer.get_submodule(linear).weight[:, channels] /= factor
     return sorted(channels.tolist())

@@ -20,8 +20,8 @@ from vlmbench.embedded.lessons import Lesson
 from vlmbench.prompting import IGNORED, process, render, watch
 
 Inputs = dict[str, Tensor]
-SEEN = ("pixel_values", "image_grid_thw", "pixel_values_videos", "video_grid_thw")
-"""What a sequence shows, in the names that the network takes."""
+TEXT = ("input_ids", "attention_mask", "mm_token_type_ids")
+"""What a processor makes of a text; all else that it makes is what a sequence shows."""
 # The letter of a choice takes three steps, and no answer's loss finds them: an option's word knows
 # its letter, the end of a prompt knows the right word, and looks for the option of that word.
 KNOWN_AFTER = {"own_word": 2, "own_letter": 3, "word": 4}
@@ -59,7 +59,8 @@ def encode(
         said = [*tokens[len(lesson) + number - 1], tokenizer.eos_token_id]
         length = len(asked) + len(said)
         ids.append(torch.tensor([asked + said]))
-        positions.append(1 + places.max() + torch.arange(length).expand(3, 1, -1))
+        following = 1 + places.max() + torch.arange(length)
+        positions.append(following.expand(*places.shape[:-1], -1))
         wanted.append(torch.tensor([[IGNORED] * len(asked) + said]))
         weights.append(torch.tensor([[0.0] * len(asked) + [len(said) ** -0.5] * len(said)]))
         segments.append(torch.full((1, length), number))
@@ -76,8 +77,8 @@ def encode(
     made = {"input_ids": ids, "labels": wanted, "weights": weights, "segments": segments}
     made |= {"sought": sought, **known}
     batch = {name: torch.cat(parts, dim=1) for name, parts in made.items()}
-    batch["position_ids"] = torch.cat(positions, dim=2)
-    batch |= {name: head[name] for name in SEEN if name in head}
+    batch["position_ids"] = torch.cat(positions, dim=-1)
+    batch |= {name: shown for name, shown in head.items() if name not in TEXT}
     if pictures is not None and first.pictures:
         batch["pixel_values"] = torch.cat([labels.of(pictures[data]) for data in first.pictures])
     return batch
@@ -112,11 +113,14 @@ def _shared(tokenizer: Any, prompts: list[str]) -> int:
     same = itertools.takewhile(lambda letters: len(set(letters)) == 1, zip(*prompts, strict=False))
     common = "".join(letters[0] for letters in same)
     special = [t.content for t in tokenizer.added_tokens_decoder.values() if t.special]
-    return max(common.rfind(token) + len(token) for token in special if token in common)
+    ends = (common.rfind(token) + len(token) for token in special if token in common)
+    return max(ends, default=0)
 
 
 def _positions(network: Any, head: Any) -> Tensor:
-    """Where each token stands in time, row and column: [3, 1, tokens]."""
+    """Where each token stands: [1, tokens], or in time, row and column [3, 1, tokens]."""
+    if not hasattr(network.model, "get_rope_index"):
+        return torch.arange(head["input_ids"].shape[1])[None]
     places: Tensor = network.model.get_rope_index(
         head["input_ids"],
         head["mm_token_type_ids"],
@@ -140,10 +144,18 @@ def stacked(sequences: list[Inputs]) -> Inputs:
             for one in sequences
         ]
         batch[name] = torch.cat(rows, dim=rows[0].ndim - 2)
-    for name in SEEN:
-        if seen := [one[name] for one in sequences if name in one]:
-            batch[name] = torch.cat(seen)
+    for name in dict.fromkeys(name for one in sequences for name in one if name not in fill):
+        batch[name] = _together([one[name] for one in sequences if name in one])
     return batch
+
+
+def _together(shown: list[Tensor]) -> Tensor:
+    """What several sequences show; pictures of fewer views are filled up with empty ones."""
+    most = max(one.shape[1] for one in shown) if shown[0].ndim > 2 else 0
+    empty = (0, 0) * (shown[0].ndim - 2)
+    return torch.cat(
+        [nn.functional.pad(one, (*empty, 0, most - one.shape[1])) if most else one for one in shown]
+    )
 
 
 def visible(segments: Tensor) -> Tensor:

@@ -151,7 +151,7 @@ def film_maker(processor: Any, split: str = "train") -> Callable[[int], list[dic
     def batch_at(step: int) -> list[dict[str, Tensor]]:
         rng = rows.rng_of("lesson_film", split, step)
         films = [_film(processor, clips.draw(rng)) for _ in range(BATCH // 3)]
-        stills = [_still(processor, canvas) for canvas in _drawn(rng, BATCH // 2)]
+        stills = [_still(processor, canvas) for canvas in drawn(rng, BATCH // 2)]
         return [
             {name: torch.cat([one[name] for one in part]) for name in part[0]}
             for part in (films, stills)
@@ -181,11 +181,11 @@ def _still(processor: Any, canvas: Canvas) -> dict[str, Tensor]:
     return {"pixels": made["pixel_values"], "grid": made["image_grid_thw"], "shown": both}
 
 
-def _drawn(rng: Random, count: int) -> list[Canvas]:
+def drawn(rng: Random, count: int) -> list[Canvas]:
     """Half pages, a quarter scenes, a quarter diagrams."""
-    drawn = [pages.draw(rng).canvas for _ in range(count // 2)]
-    drawn += [scenes.draw(rng, rng.randint(2, 5)).canvas for _ in range(count // 4)]
-    return drawn + [diagrams.draw(rng).canvas for _ in range(count // 4)]
+    canvases = [pages.draw(rng).canvas for _ in range(count // 2)]
+    canvases += [scenes.draw(rng, rng.randint(2, 5)).canvas for _ in range(count // 4)]
+    return canvases + [diagrams.draw(rng).canvas for _ in range(count // 4)]
 
 
 def batch_maker(processor: Any, split: str = "train") -> Callable[[int], list[dict[str, Tensor]]]:
@@ -193,13 +193,13 @@ def batch_maker(processor: Any, split: str = "train") -> Callable[[int], list[di
 
     def batch_at(step: int) -> list[dict[str, Tensor]]:
         rng = rows.rng_of("lesson_tower", split, step)
-        drawn = _drawn(rng, BATCH)
-        return [_encode(processor, drawn[half::2]) for half in range(2)]
+        canvases = drawn(rng, BATCH)
+        return [_encode(processor, canvases[half::2]) for half in range(2)]
 
     return batch_at
 
 
-def _encode(processor: Any, drawn: list[Canvas]) -> dict[str, Tensor]:
-    pictures = [decode_picture(canvas.png()) for canvas in drawn]
+def _encode(processor: Any, canvases: list[Canvas]) -> dict[str, Tensor]:
+    pictures = [decode_picture(canvas.png()) for canvas in canvases]
     made = dict(processor.image_processor(images=pictures, return_tensors="pt"))
-    return {**made, "labels": torch.cat([labels.of(canvas) for canvas in drawn])}
+    return {**made, "labels": torch.cat([labels.of(canvas) for canvas in canvases])}

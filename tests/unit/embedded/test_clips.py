@@ -7,10 +7,10 @@ from collections import Counter
 import pytest
 import torch
 
-from vlmbench.embedded import blank, clips, rows, tower
+from vlmbench.embedded import clips, rows, tower
+from vlmbench.embedded.blank import qwen2
 from vlmbench.embedded.canvas import Thing
 from vlmbench.embedded.clips import Event
-from vlmbench.embedded.corpus import texts
 from vlmbench.embedded.facts import clip_facts_right
 from vlmbench.video import uniform
 
@@ -121,8 +121,8 @@ def test_equal_drawings_give_equal_bytes() -> None:
 def test_the_tower_learns_two_moments_in_one_token() -> None:
     """The labels are those of the frames shown, the first moment before the second."""
     torch.manual_seed(0)
-    tokenizer = blank.tokenizer(texts())
-    processor, network = blank.processor(tokenizer), blank.network(tokenizer)
+    tokenizer = qwen2.tokenizer()
+    processor, network = qwen2.processor(tokenizer), qwen2.network(tokenizer)
     tracker = tower.Tracker(network.model.visual, 128)
     films, stills = tower.film_maker(processor)(0)
     assert len(films["shown"]) == int((films["grid"].prod(1) // 4).sum())

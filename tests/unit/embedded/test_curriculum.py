@@ -8,11 +8,12 @@ from dataclasses import replace
 import pytest
 import torch
 
-from vlmbench.embedded import blank, curriculum, losses, sequences
+from vlmbench.embedded import curriculum, losses, sequences
+from vlmbench.embedded.blank import qwen2
 from vlmbench.embedded.canvas import remembered
-from vlmbench.embedded.corpus import texts
 from vlmbench.embedded.labels import CLASSES, SHADES, LabelSight
 from vlmbench.embedded.lessons import LESSONS, exam
+from vlmbench.models.qwen2 import QWEN2
 from vlmbench.prompting import IGNORED, encode_answered
 
 STAGES = (curriculum.FINDING, curriculum.ANSWERING, curriculum.SEEING, curriculum.CHOOSING)
@@ -20,13 +21,13 @@ STAGES = (curriculum.FINDING, curriculum.ANSWERING, curriculum.SEEING, curriculu
 
 @pytest.fixture(scope="module")
 def processor():
-    return blank.processor(blank.tokenizer(texts()))
+    return qwen2.processor(qwen2.tokenizer())
 
 
 @pytest.fixture(scope="module")
 def network(processor):
     torch.manual_seed(0)
-    return blank.network(processor.tokenizer).eval()
+    return qwen2.network(processor.tokenizer).eval()
 
 
 @pytest.fixture
@@ -61,8 +62,8 @@ def test_a_sequence_asks_what_its_questions_ask_alone(processor, network, heard,
     expected = weighed / sum(float(counts.sqrt().sum()) for _, counts in apart)
     made = [sequences.encode(processor, network, lesson) for lesson in lessons]
     batch = sequences.stacked(made)
-    assert float(losses.loss(network, batch)) == pytest.approx(expected, abs=1e-5)
-    whole = losses.loss(network, batch, steps=True)
+    assert float(losses.loss(network, QWEN2.anatomy, batch)) == pytest.approx(expected, abs=1e-5)
+    whole = losses.loss(network, QWEN2.anatomy, batch, steps=True)
     # Beyond the answers there are the steps to a letter, where a letter is asked for.
     assert (float(whole) > heard[0]) == (name in ("choice", "diagram"))
 
@@ -115,7 +116,7 @@ def test_a_lesson_on_labels_is_the_lesson_on_pixels(processor, network) -> None:
     small = replace(curriculum.FINDING, batch=12)
     sighted = replace(small, sight=True)
     blind_parts, seen_parts = (
-        curriculum.batch_maker(processor, network, stage)(3) for stage in (small, sighted)
+        curriculum.batch_maker(processor, network, stage, QWEN2)(3) for stage in (small, sighted)
     )
     assert [len(part["input_ids"]) for part in seen_parts] == [6, 6]
     lengths = [part["input_ids"].shape[1] for part in seen_parts]
@@ -131,17 +132,17 @@ def test_a_lesson_on_labels_is_the_lesson_on_pixels(processor, network) -> None:
 @pytest.mark.parametrize("stage", STAGES, ids=lambda stage: stage.name)
 def test_a_stage_is_learnt_from_whole_answers(processor, heard, stage: curriculum.Stage) -> None:
     torch.manual_seed(0)
-    network = blank.network(processor.tokenizer)
+    network = qwen2.network(processor.tokenizer)
     if not stage.sight:
         network.model.visual = LabelSight(128)
-    (part, _) = curriculum.batch_maker(processor, network, replace(stage, batch=8))(0)
-    before = losses.loss(network, part, steps=stage.steps)
+    (part, _) = curriculum.batch_maker(processor, network, replace(stage, batch=8), QWEN2)(0)
+    before = losses.loss(network, QWEN2.anatomy, part, steps=stage.steps)
     before.backward()
     assert network.lm_head.weight.grad.abs().sum() > 0
     first = next(network.model.visual.parameters())
     assert first.grad.abs().sum() > 0, "what is seen takes part"
     assert heard == [pytest.approx(6.46, abs=0.2)], "nothing is known: log(640)"
-    assert set(curriculum.exact(network, processor, stage.sight, 2).values()) == {0.0}
+    assert set(curriculum.exact(network, processor, QWEN2, stage.sight, 2).values()) == {0.0}
 
 
 def test_exact_counts_answers_right_in_every_token(processor) -> None:
@@ -165,9 +166,9 @@ def test_exact_counts_answers_right_in_every_token(processor) -> None:
             return type("Out", (), {"logits": logits})()
 
     knowing = Knowing()
-    assert set(curriculum.exact(knowing, processor, True, 4).values()) == {1.0}
+    assert set(curriculum.exact(knowing, processor, QWEN2, True, 4).values()) == {1.0}
     knowing.missed = 1
-    assert set(curriculum.exact(knowing, processor, True, 4).values()) == {0.75}
+    assert set(curriculum.exact(knowing, processor, QWEN2, True, 4).values()) == {0.75}
 
 
 def test_a_picture_is_looked_up_by_its_bytes() -> None:

@@ -7,9 +7,9 @@ from collections.abc import Callable
 
 import pytest
 
-from vlmbench.embedded import blank, rows
+from vlmbench.embedded import rows
+from vlmbench.embedded.blank import qwen2
 from vlmbench.embedded.canvas import Canvas, Thing, remembered
-from vlmbench.embedded.corpus import texts
 from vlmbench.embedded.lessons import LESSONS, LETTER_ONLY, WORDS_FIRST, exam
 from vlmbench.embedded.scenes import SIDE
 
@@ -137,4 +137,4 @@ def test_the_exam_is_the_validation_split() -> None:
 
 @pytest.mark.parametrize("text", ["WALTER BENDER", "KX-6084", "12 MAR 1999", "$818.99"])
 def test_what_pages_show_is_a_token_a_character(text: str) -> None:
-    assert len(blank.tokenizer(texts())(text)["input_ids"]) == len(text)
+    assert len(qwen2.tokenizer()(text)["input_ids"]) == len(text)

@@ -1,12 +1,12 @@
-"""The untrained checkpoint of a real architecture: configuration, tokenizer, processor."""
+"""The untrained Qwen2-VL: configuration, tokenizer, processor."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterable
 from typing import Any
 
-VOCABULARY = 640
+from vlmbench.embedded import SIDE
+from vlmbench.embedded.vocabulary import SIZE, vocabulary
+
 SPECIAL = (
     "<|endoftext|>",
     "<|im_start|>",
@@ -17,9 +17,6 @@ SPECIAL = (
     "<|image_pad|>",
     "<|video_pad|>",
 )
-SIDE = 28
-"""Pixels of one visual token: 2x2 patches of 14."""
-
 # The published template: a default system turn, contents in the order given.
 CHAT_TEMPLATE = (
     "{% for message in messages %}"
@@ -38,27 +35,15 @@ CHAT_TEMPLATE = (
 )
 
 
-def tokenizer(texts: Iterable[str]) -> Any:
-    """A Qwen2 byte-level BPE tokenizer whose merges come from `texts`."""
-    from tokenizers import pre_tokenizers, trainers
+def tokenizer() -> Any:
+    """A Qwen2 tokenizer whose merges come from what is asked and said."""
     from transformers import Qwen2Tokenizer
 
-    bare: Any = Qwen2Tokenizer(vocab={}, merges=[])._tokenizer
-    bare.train_from_iterator(
-        texts,
-        trainers.BpeTrainer(
-            vocab_size=VOCABULARY - len(SPECIAL),
-            initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-            show_progress=False,
-        ),
-    )
-    trained = json.loads(bare.to_str())["model"]
-    words = sorted(trained["vocab"].items(), key=lambda item: item[1])
-    names = [word for word, _ in words if word not in SPECIAL]
+    words, merges = vocabulary()
     make: Any = Qwen2Tokenizer
     made = make(
-        vocab={word: i for i, word in enumerate(names)},
-        merges=[tuple(merge) for merge in trained["merges"]],
+        vocab=words,
+        merges=merges,
         eos_token="<|im_end|>",
         pad_token="<|endoftext|>",
         unk_token=None,
@@ -90,7 +75,7 @@ def network(tokenizer: Any) -> Any:
 
     ids = {name: tokenizer.convert_tokens_to_ids(name) for name in SPECIAL}
     text = {
-        "vocab_size": VOCABULARY,
+        "vocab_size": SIZE,
         "hidden_size": 128,
         "intermediate_size": 256,
         "num_hidden_layers": 6,

@@ -1,0 +1,25 @@
+"""BLIP-2 (arXiv 2301.12597): a ViT, a Q-Former, an OPT decoder."""
+
+from vlmbench.spec import Anatomy, Model, Source
+
+BLIP2 = Model(
+    name="blip2",
+    sources={"hub": Source("Salesforce/blip2-opt-2.7b")},
+    architecture="Blip2ForConditionalGeneration",
+    anatomy=Anatomy(
+        vision="vision_model",
+        projector="language_projection",
+        decoder="language_model.model.decoder",
+        layers="language_model.model.decoder.layers",
+        head="language_model.lm_head",
+        kept=("qformer",),
+    ),
+    datasets=("vqav2", "flickr30k"),
+    # It was trained to go on from a picture: a caption is not asked for.
+    captions_unasked=True,
+    template=(
+        "{% set asked = messages[-1]['content'] | selectattr('type', 'equalto', 'text')"
+        " | map(attribute='text') | list | last %}"
+        "{% if asked %}Question: {{ asked }} Answer:{% endif %}"
+    ),
+)
