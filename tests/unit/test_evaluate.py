@@ -23,6 +23,7 @@ from vlmbench.catalogue import compressions, datasets, metrics, models
 from vlmbench.errors import PictureError, UnknownNameError
 from vlmbench.evaluate import chosen_metrics, evaluate, identity, protocol, subject
 from vlmbench.metrics._pairing import best_reference
+from vlmbench.prompting import turn
 from vlmbench.samples import Samples
 from vlmbench.spec import Cell, Dataset, Gate, Metric, Sample, Source
 
@@ -95,7 +96,7 @@ def test_a_run_holds_the_answers_and_their_scores(evaluated: Evaluated) -> None:
         "c": {"anls": 0.0, "size": 0.0, "exact_match": 0.0},
     }
     assert list(run.samples) == list("bca") and run.metrics == ["anls", "size", "exact_match"]
-    assert asked["turns"]["a"] == module.turn(CELL.dataset, SAMPLES.items[2])
+    assert asked["turns"]["a"] == turn(CELL.dataset, SAMPLES.items[2])
     assert (asked["max_new_tokens"], asked["batch_size"]) == (128, 5)
 
 

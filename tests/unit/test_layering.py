@@ -24,7 +24,7 @@ LAYERS = [
     {"video"},
     {"prompting", "training", "architectures"},
     {*AXES},
-    {"census", "checkpoint", "finite", "gates", "patches", "samples", "stats"},
+    {"census", "checkpoint", "finite", "gates", "patches", "retrieval", "samples", "stats"},
     {"answering", "artifacts", "variant"},
     {"measure"},
     {"evaluate", "embedded", "baseline"},

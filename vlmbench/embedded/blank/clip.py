@@ -14,7 +14,7 @@ LONGEST = 77
 def tokenizer() -> Any:
     """The shared words between CLIP's two special tokens."""
     made = vocabulary.tokenizer(SPECIAL, begins=True, ends=True)
-    made.model_max_length = LONGEST
+    made.model_max_length, made.padding_side = LONGEST, "right"
     return made
 
 
@@ -24,9 +24,7 @@ def processor(tokenizer: Any) -> Any:
 
     make: Any = CLIPProcessor
     return make(
-        CLIPImageProcessor(
-            size={"shortest_edge": VIEW}, crop_size={"height": VIEW, "width": VIEW}
-        ),
+        CLIPImageProcessor(size={"shortest_edge": VIEW}, crop_size={"height": VIEW, "width": VIEW}),
         tokenizer,
     )
 
