@@ -1,4 +1,4 @@
-"""The command line: list what there is, ask a model about a picture, show what is kept."""
+"""The command line: list what there is, ask, describe, search, show what is kept."""
 
 from __future__ import annotations
 
@@ -11,13 +11,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from vlmbench import retrieval
 from vlmbench.artifacts import Store, age, default_folder
 from vlmbench.bench import Bench
 from vlmbench.datasets.clips import QUESTION
 from vlmbench.describe import as_json, as_text, contact_sheet, describe, look
 from vlmbench.errors import PictureError, UsageError, VlmbenchError
 from vlmbench.options import Options, catalogued
-from vlmbench.spec import Clip, Sampling, Turn
+from vlmbench.pictures import decode_picture
+from vlmbench.spec import Choices, Clip, Sampling, Turn
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -55,6 +57,14 @@ def _parser() -> argparse.ArgumentParser:
     tell.add_argument("--contact-sheet", type=Path, metavar="FILE", help="write the frames there")
     _add_where(tell)
     tell.set_defaults(run=_describe)
+    search = commands.add_parser("search", help="the pictures of a folder that fit a text best")
+    search.add_argument("text")
+    search.add_argument("folder", type=Path)
+    search.add_argument("--model", default="clip", metavar="NAME[=WHERE]")
+    search.add_argument("--compression", default="32bit", metavar="NAME")
+    search.add_argument("--first", type=int, default=5, metavar="N", help="show so many (5)")
+    _add_where(search)
+    search.set_defaults(run=_search)
     cache = commands.add_parser("cache", help="what is kept between sessions: show, bound, clear")
     bound = cache.add_mutually_exclusive_group()
     bound.add_argument("--limit", type=float, metavar="MB", help="drop what was not used longest")
@@ -120,6 +130,42 @@ def _ask(options: argparse.Namespace) -> int:
     answers = answer(variant, turns, max_new_tokens=options.max_new_tokens, batch_size=1)
     print(_printable(next(iter(answers.values())).text))
     return 0
+
+
+def _search(options: argparse.Namespace) -> int:
+    if options.first < 1:
+        raise UsageError(f"--first must be at least 1, got {options.first}")
+    bench = _bench(options, [options.model], [options.compression])
+    pictures = _pictures(options.folder)
+    variant = bench.variant(bench.models[0], bench.compressions[0])
+    if variant.network.can_generate():
+        raise UsageError(f"{options.model} writes answers. Search with a model that compares: clip")
+    choices = Choices(tuple(map(str, pictures)), tuple(pictures.values()))
+    inputs = retrieval.encode(variant.processor, [Turn((), options.text, choices=choices)])
+    (fits,) = retrieval.similarities(variant, choices, inputs)
+    for i in fits.argsort(descending=True, stable=True)[: options.first].tolist():
+        print(f"{fits[i]:6.3f}  {_printable(choices.texts[i])}")
+    return 0
+
+
+def _pictures(folder: Path) -> dict[Path, bytes]:
+    """The readable pictures of a folder and those below it; what else it holds is counted."""
+    if not folder.is_dir():
+        raise UsageError(f"{folder} is no folder. Name one that holds pictures.")
+    pictures, passed = {}, 0
+    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+        try:
+            data = path.read_bytes()
+            decode_picture(data)
+        except (OSError, PictureError):
+            passed += 1
+        else:
+            pictures[path.relative_to(folder)] = data
+    if passed:
+        print(f"vlmbench: {passed} files are no readable pictures", file=sys.stderr)
+    if not pictures:
+        raise UsageError(f"{folder} holds no readable picture (PNG, JPEG, ...).")
+    return pictures
 
 
 def _describe(options: argparse.Namespace) -> int:

@@ -39,10 +39,16 @@ def choose(variant: Variant, choices: Choices, inputs: Inputs) -> list[str | Non
 
     None where the row's features are no numbers.
     """
-    fits = _embedded(variant, inputs) @ _of(variant, choices).T
+    fits = similarities(variant, choices, inputs)
     best = fits.argmax(1).tolist()
     sound = fits.isfinite().all(1).tolist()
     return [choices.texts[i] if ok else None for i, ok in zip(best, sound, strict=True)]
+
+
+def similarities(variant: Variant, choices: Choices, inputs: Inputs) -> Tensor:
+    """Cosine of each row of `inputs` with each choice: [rows, choices], -1 to 1."""
+    fits: Tensor = _embedded(variant, inputs) @ _of(variant, choices).T
+    return fits
 
 
 def _of(variant: Variant, choices: Choices) -> Tensor:

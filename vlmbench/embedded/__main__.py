@@ -12,7 +12,7 @@ def main() -> None:
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("data", help="draw the validation and test splits again")
     teach = commands.add_parser("train", help="train a checkpoint; the others begin with qwen2's")
-    teach.add_argument("name", choices=["qwen2", "llavanext"])
+    teach.add_argument("name", choices=["qwen2", "llavanext", "video_llava", "phi3_5", "clip"])
     teach.add_argument("--work", type=Path, default=Path(".training"), help="states, to resume")
     options = parser.parse_args()
     if options.command == "data":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from functools import partial
 from typing import Any
 
@@ -9,9 +10,13 @@ import torch
 from torch import Tensor
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
-from vlmbench.embedded import CHECKPOINTS, curriculum, labels, outliers, tower, views
-from vlmbench.embedded.labels import CLASSES
+from vlmbench.embedded import CHECKPOINTS, SIDE, curriculum, labels, outliers, tower, views
+from vlmbench.embedded.blank import phi3_5
+from vlmbench.embedded.canvas import Canvas
+from vlmbench.embedded.labels import CLASSES, Box
+from vlmbench.embedded.parts import PATCH, VIEW
 from vlmbench.embedded.school import SEED, School
+from vlmbench.pictures import decode_picture
 from vlmbench.training import Plan
 
 NAMING = Plan(steps=1500, muon_rate=6e-3, adamw_rate=2e-3, save_every=100)
@@ -21,7 +26,13 @@ _INHERITED = {"eos_token": "<|im_end|>", "pad_token": "<|endoftext|>", "bos_toke
 
 
 class Heir(School):
-    """A CLIP tower that learns to name what it shows, before a decoder that knows what to say."""
+    """A CLIP tower that learns to name what it shows, before a decoder that knows what to say.
+
+    As it stands, LLaVA-NeXT-Video; the others say what differs.
+    """
+
+    side = VIEW // PATCH
+    """Tokens along the edge of a view."""
 
     def run(self) -> None:
         """Every stage, one after another."""
@@ -31,11 +42,37 @@ class Heir(School):
 
     def name_what_is_seen(self) -> None:
         """The tower alone, on what its patches show."""
-        held_out, _ = views.batch_maker(self.processor, "validation")(0)
-        batch_at = views.batch_maker(self.processor)
-        namer = self._namer()
+        held_out, _ = views.batch_maker(self.show, self.side, "validation")(0)
+        batch_at = views.batch_maker(self.show, self.side)
+        namer = self.namer()
         measure = partial(namer.accuracy, held_out)
         self.learn("naming", NAMING, namer, batch_at, namer.loss, measure)
+
+    def namer(self) -> views.Namer:
+        """The tower with a read-out for what the projector is given."""
+        return views.Namer(self.tower(), self.see, self.maps()[0].in_features)
+
+    def tower(self) -> Any:
+        """The tower that learns to name."""
+        return self.part("vision")
+
+    def see(self, pixels: Tensor) -> Tensor:
+        """What the projector is given of views: [views, tokens, width]."""
+        seen = self.tower()(pixels, output_hidden_states=True)
+        features: Tensor = seen.hidden_states[self.network.config.vision_feature_layer][:, 1:]
+        return features
+
+    def show(self, canvas: Canvas) -> tuple[Tensor, list[Box]]:
+        """The views of a picture, and which part of it each shows."""
+        images = self.processor.image_processor
+        pinpoints = images.image_grid_pinpoints
+        made = images([decode_picture(canvas.png())], return_tensors="pt")["pixel_values"][0]
+        return made, views.tiles(pinpoints, VIEW, canvas.width, canvas.height)
+
+    def maps(self) -> tuple[Any, Any, Any]:
+        """The projector's first linear map, what stands between, and its last."""
+        projector = self.part("projector")
+        return projector.linear_1, projector.act, projector.linear_2
 
     def inherit(self) -> None:
         """The parent's decoder, and a projector that says what the parent's tower says."""
@@ -46,9 +83,6 @@ class Heir(School):
         outliers.take_out(elder.layers, torch.Generator().manual_seed(SEED))
         self._take_over(elder)
         self._begin(parent.model.visual)
-
-    def _namer(self) -> views.Namer:
-        return views.Namer(self.part("vision"), self.network.config.vision_feature_layer)
 
     @torch.no_grad()
     def _take_over(self, elder: Any) -> None:
@@ -61,7 +95,13 @@ class Heir(School):
         for use, written in _INHERITED.items():
             number = mine.convert_tokens_to_ids(getattr(mine, use))
             words[number] = known_word(elder, theirs, written)
-        decoder.load_state_dict({**known, "embed_tokens.weight": words})
+        if "layers.0.self_attn.qkv_proj.weight" in decoder.state_dict():
+            known = dict(_fused(known))
+        missing, unknown = decoder.load_state_dict(
+            {**known, "embed_tokens.weight": words}, strict=False
+        )
+        # A decoder may hold the tower.
+        assert not unknown and not [n for n in missing if n.startswith(("layers", "norm"))]
         self.part("head").weight.copy_(words)
 
     @torch.no_grad()
@@ -78,20 +118,79 @@ class Heir(School):
                 said.append(seen.pooler_output)
                 named.append(_one_hot(labels.split(part["labels"])[0]))
         words = _solved(torch.cat(named), torch.cat(said))
-        namer, projector = self._namer(), self.part("projector")
-        projector.linear_1.weight.copy_(torch.eye(*projector.linear_1.weight.shape) * 0.5)
-        projector.linear_1.bias.fill_(1.0)
-        heard, wanted = [], []
+        seen, wanted = [], []
         for step in range(10):
-            for part in views.batch_maker(self.processor)(10**6 + step):
-                features = namer.see(part["pixels"]).flatten(0, 1)
-                heard.append(projector.act(projector.linear_1(features)))
+            for part in views.batch_maker(self.show, self.side)(10**6 + step):
+                seen.append(self.see(part["pixels"]).flatten(0, 1))
                 wanted.append(_with_one(_one_hot(part["classes"])) @ words)
+        first, between, last = self.maps()
+        wide = first.in_features > first.out_features
+        narrowing = _solved(torch.cat(seen), torch.cat(wanted))[:-1].T
+        first.weight.copy_(narrowing if wide else torch.eye(*first.weight.shape) * 0.5)
+        # Far enough from zero that the bend between the two maps keeps what is told.
+        first.bias.fill_(1.0)
+        heard = [between(first(part)) for part in seen]
         solved = _solved(torch.cat(heard), torch.cat(wanted))
-        projector.linear_2.weight.copy_(solved[:-1].T)
-        projector.linear_2.bias.copy_(solved[-1])
-        error = (_with_one(torch.cat(heard)) @ solved - torch.cat(wanted)).square().mean()
-        print(f"projector: {float(error / torch.cat(wanted).var(0).mean()):.3f} unexplained")
+        last.weight.copy_(solved[:-1].T)
+        last.bias.copy_(solved[-1])
+
+
+class VideoLlava(Heir):
+    """Two towers; the one for frames begins as the one for pictures."""
+
+    def tower(self) -> Any:
+        """The one for pictures."""
+        return self.network.model.image_tower
+
+    def show(self, canvas: Canvas) -> tuple[Tensor, list[Box]]:
+        """The whole picture in a square."""
+        made = self.processor.image_processor(
+            [decode_picture(canvas.png())], return_tensors="pt", return_legacy_image_output=False
+        )
+        return made["pixel_values"], [(0.0, 0.0, float(canvas.width), float(canvas.height))]
+
+    def inherit(self) -> None:
+        """The parent's decoder; the second tower is a copy of the first."""
+        super().inherit()
+        self.network.model.video_tower.load_state_dict(self.tower().state_dict())
+
+
+class Phi35(Heir):
+    """Crops of a picture, whose patches are merged two by two."""
+
+    side = phi3_5.VIEW // SIDE
+
+    def see(self, pixels: Tensor) -> Tensor:
+        """What the projector is given of views: [views, tokens, width]."""
+        embedding = self.network.model.vision_embed_tokens
+        seen = self.tower()["vision_model"](pixels, output_hidden_states=True)
+        merged: Tensor = embedding._merged(seen.hidden_states[embedding.feature_layer][:, 1:])
+        return merged.flatten(1, 2)
+
+    def show(self, canvas: Canvas) -> tuple[Tensor, list[Box]]:
+        """The whole sheet and its crops."""
+        images = self.processor.image_processor
+        picture = decode_picture(canvas.png())
+        made = images([picture])["pixel_values"][0]
+        return made, views.crops(images._scaled, phi3_5.VIEW, canvas.width, canvas.height)
+
+    def maps(self) -> tuple[Any, Any, Any]:
+        """The projector's first linear map, what stands between, and its last."""
+        first, between, last = self.part("projector")
+        return first, between, last
+
+
+def _fused(known: dict[str, Tensor]) -> Iterator[tuple[str, Tensor]]:
+    """Layers as Phi-3 has them: queries, keys and values in one, gate and up in one."""
+    for name, weight in known.items():
+        if name.endswith("q_proj.weight"):
+            parts = [known[name.replace("q_proj", f"{part}_proj")] for part in "qkv"]
+            yield name.replace("q_proj", "qkv_proj"), torch.cat(parts)
+        elif name.endswith("gate_proj.weight"):
+            up = known[name.replace("gate_proj", "up_proj")]
+            yield name.replace("gate_proj", "gate_up_proj"), torch.cat([weight, up])
+        elif not name.endswith(("k_proj.weight", "v_proj.weight", "up_proj.weight")):
+            yield name, weight
 
 
 def known_word(elder: Any, tokenizer: Any, written: str) -> Tensor:

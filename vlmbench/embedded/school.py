@@ -71,8 +71,12 @@ class School:
         train(network, batch_at, loss, plan, folder=folder, watch=watch)
 
     def finish(self) -> None:
-        """Put the outliers in, and save as published checkpoints are: bfloat16 safetensors."""
+        """Put the outliers in, and save."""
         outliers.put_in(self.part("decoder").layers, torch.Generator().manual_seed(SEED))
+        self.save()
+
+    def save(self) -> None:
+        """Write it as published checkpoints are: bfloat16 safetensors."""
         folder = CHECKPOINTS / self.name
         shutil.rmtree(folder, ignore_errors=True)
         self.network.to(torch.bfloat16).save_pretrained(folder)

@@ -5,10 +5,18 @@ from __future__ import annotations
 from pathlib import Path
 
 from vlmbench.embedded.first import First
-from vlmbench.embedded.heir import Heir
+from vlmbench.embedded.heir import Heir, Phi35, VideoLlava
+from vlmbench.embedded.matching import Matching
+from vlmbench.embedded.school import School
 
-SCHOOLS = {"qwen2": First, "llavanext": Heir}
-"""How each checkpoint is trained. Heirs begin with what qwen2 knows."""
+SCHOOLS: dict[str, type[School]] = {
+    "qwen2": First,
+    "llavanext": Heir,
+    "video_llava": VideoLlava,
+    "phi3_5": Phi35,
+    "clip": Matching,
+}
+"""How each checkpoint is trained; each begins with what those before it know."""
 
 
 def run(name: str, work: Path) -> None:

@@ -4,55 +4,84 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any
 
 import torch
+from PIL.Image import Image
 from torch import Tensor, nn
 
 from vlmbench.embedded import labels, rows
 from vlmbench.embedded.canvas import Canvas
-from vlmbench.embedded.labels import CLASSES, SLOTS, Box
+from vlmbench.embedded.labels import CLASSES, SHADES, SLOTS, Box
 from vlmbench.embedded.tower import BATCH, drawn
-from vlmbench.pictures import decode_picture
 from vlmbench.prompting import IGNORED
 
+Batch = dict[str, Tensor]
 SMALL = 0.95
 """Characters that are shown smaller than this share of their size are not asked for."""
 
 
-def boxes(pinpoints: list[list[int]], view: int, width: int, height: int) -> list[Box]:
-    """Which part of a picture each of its views shows (LLaVA-NeXT): the whole, then its tiles."""
+def tiles(pinpoints: list[list[int]], view: int, width: int, height: int) -> list[Box]:
+    """Which part of a picture each of its views shows in LLaVA-NeXT: the whole, then its tiles."""
     from transformers.image_processing_utils import select_best_resolution
 
     down, across = select_best_resolution((height, width), pinpoints)
     scale = min(down / height, across / width)
     shown = min(down, math.ceil(height * scale)), min(across, math.ceil(width * scale))
     top, left = ((down - shown[0]) // 2, (across - shown[1]) // 2)
-    tiles = [
+    return [(0.0, 0.0, float(width), float(height))] + [
         ((x - left) / scale, (y - top) / scale, (x - left + view) / scale, (y - top + view) / scale)
         for y in range(0, down, view)
         for x in range(0, across, view)
     ]
-    return [(0.0, 0.0, float(width), float(height)), *tiles]
+
+
+def crops(scaled: Callable[[Image], Image], view: int, width: int, height: int) -> list[Box]:
+    """Which part of a picture each of its views shows in Phi-3.5: the whole sheet, then its crops.
+
+    `scaled` scales a picture and fills it up with white, in the middle of its shorter side.
+    """
+    from PIL import Image as Pictures
+
+    sheet = scaled(Pictures.new("RGB", (width, height)))
+    wide = width >= height
+    long, short = max(width, height), min(width, height)
+    reach = sheet.width if wide else sheet.height
+    depth = int(reach / (long / short))
+    rest = ((sheet.height if wide else sheet.width) - depth) // 2
+    along, beyond = reach / long, depth / short
+    left, top, right, bottom = (
+        0.0,
+        -rest / beyond,
+        sheet.width / along,
+        (sheet.height - rest) / beyond,
+    )
+    if not wide:
+        left, top = -rest / beyond, 0.0
+        right, bottom = (sheet.width - rest) / beyond, sheet.height / along
+    rows, columns = sheet.height // view, sheet.width // view
+    return [(left, top, right, bottom)] + [
+        (
+            left + (right - left) * column / columns,
+            top + (bottom - top) * row / rows,
+            left + (right - left) * (column + 1) / columns,
+            top + (bottom - top) * (row + 1) / rows,
+        )
+        for row in range(rows)
+        for column in range(columns)
+    ]
 
 
 class Namer(nn.Module):
     """A CLIP tower with one linear read-out per label, thrown away after the lesson."""
 
-    def __init__(self, tower: Any, layer: int) -> None:
+    def __init__(self, tower: nn.Module, see: Callable[[Tensor], Tensor], width: int) -> None:
+        """`see`: what comes of views, [views, tokens of a square, width], as `tower` learns."""
         super().__init__()
-        self.tower, self.layer = tower, layer
-        width = tower.config.hidden_size
+        self.tower, self.see = tower, see
         self.heads = nn.ModuleList(nn.Linear(width, size) for size in CLASSES)
-        self.shades = nn.Linear(width, 12)
+        self.shades = nn.Linear(width, SHADES)
 
-    def see(self, pixels: Tensor) -> Tensor:
-        """What the tower makes of views, without the class token: [views, patches, width]."""
-        seen = self.tower(pixels, output_hidden_states=True)
-        features: Tensor = seen.hidden_states[self.layer][:, 1:]
-        return features
-
-    def loss(self, batch: dict[str, Tensor]) -> Tensor:
+    def loss(self, batch: Batch) -> Tensor:
         """Cross entropy over the classes, and the squared error of the shades."""
         features = self.see(batch["pixels"])
         side = math.isqrt(features.shape[1])
@@ -68,7 +97,7 @@ class Namer(nn.Module):
         return torch.stack(losses).sum()
 
     @torch.no_grad()
-    def accuracy(self, batch: dict[str, Tensor]) -> dict[str, float]:
+    def accuracy(self, batch: Batch) -> dict[str, float]:
         """Share of the characters, and of the shapes and colours, that are named right."""
         features = self.see(batch["pixels"]).flatten(0, 1)
         guess = torch.stack([head(features).argmax(-1) for head in self.heads], dim=1)
@@ -77,27 +106,30 @@ class Namer(nn.Module):
         return {n: float(right[:, s][there[:, s]].float().mean()) for n, s in parts.items()}
 
 
-def batch_maker(processor: Any, split: str = "train") -> Callable[[int], list[dict[str, Tensor]]]:
-    """Batches by step number: all views of pages, scenes and diagrams, and what they show."""
+Show = Callable[[Canvas], tuple[Tensor, list[Box]]]
+"""The views of a picture, [views, 3, side, side], and which part of it each shows."""
 
-    def batch_at(step: int) -> list[dict[str, Tensor]]:
+
+def batch_maker(show: Show, side: int, split: str = "train") -> Callable[[int], list[Batch]]:
+    """Batches by step number: all views of pages, scenes and diagrams, and what they show.
+
+    `side`: tokens along the edge of a view.
+    """
+
+    def batch_at(step: int) -> list[Batch]:
         canvases = drawn(rows.rng_of("lesson_views", split, step), BATCH)
-        return [encode(processor, canvases[half::2]) for half in range(2)]
+        return [encode(show, side, canvases[half::2]) for half in range(2)]
 
     return batch_at
 
 
-def encode(processor: Any, canvases: list[Canvas]) -> dict[str, Tensor]:
-    """`pixels` of all views of the pictures, `classes` of all their patches."""
-    images = processor.image_processor
-    view, pinpoints = images.crop_size["height"], images.image_grid_pinpoints
-    side = view // processor.patch_size
+def encode(show: Show, side: int, canvases: list[Canvas]) -> Batch:
+    """`pixels` of all views of the pictures, `classes` of all their tokens."""
     pixels, classes = [], []
     for canvas in canvases:
-        made = images([decode_picture(canvas.png())], return_tensors="pt")["pixel_values"][0]
-        shown = boxes(pinpoints, view, canvas.width, canvas.height)
-        pixels.append(made)
-        classes += [_classes(canvas, box, view, side) for box in shown]
+        views, shown = show(canvas)
+        pixels.append(views)
+        classes += [_classes(canvas, box, views.shape[-1], side) for box in shown]
     return {"pixels": torch.cat(pixels), "classes": torch.cat(classes)}
 
 

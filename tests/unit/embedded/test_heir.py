@@ -12,6 +12,7 @@ from transformers import AutoModelForImageTextToText
 from vlmbench.embedded import CHECKPOINTS, outliers
 from vlmbench.embedded.heir import PARENT, Heir
 from vlmbench.embedded.school import SEED
+from vlmbench.embedded.train import SCHOOLS
 
 
 @pytest.fixture
@@ -29,12 +30,14 @@ def test_outliers_come_out_as_they_went_in(elder: Any) -> None:
     assert all(torch.equal(before[name], p) for name, p in layers.named_parameters())
 
 
-def test_a_text_is_gone_on_with_as_the_elder_does(elder: Any, tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["llavanext", "video_llava", "phi3_5"])
+def test_a_text_is_gone_on_with_as_the_elder_does(elder: Any, tmp_path: Path, name: str) -> None:
     """But for the biases, which a Llama does not have."""
     for name, parameter in elder.model.language_model.named_parameters():
         if name.endswith("_proj.bias"):
             parameter.data.zero_()
-    heir = Heir("llavanext", tmp_path)
+    heir = SCHOOLS[name](name, tmp_path)
+    assert isinstance(heir, Heir)
     heir._take_over(elder.model.language_model)
     ids = torch.tensor([[72, 300, 411, 95, 632, 8]])
     with torch.inference_mode():

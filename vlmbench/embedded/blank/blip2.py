@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from vlmbench.embedded import vocabulary
-from vlmbench.embedded.blank._parts import CLIP_TOWER, DECODER, PATCH, VIEW, greedy
+from vlmbench.embedded.parts import CLIP_TOWER, DECODER, PATCH, VIEW, greedy
 
 SPECIAL = {"eos_token": "</s>", "pad_token": "<pad>", "bos_token": "<s>"}
 QUERIES = 32

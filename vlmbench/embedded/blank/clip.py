@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from vlmbench.embedded import vocabulary
-from vlmbench.embedded.blank._parts import CLIP_TOWER, DECODER, VIEW
+from vlmbench.embedded.parts import CLIP_TOWER, DECODER, VIEW
 
 SPECIAL = {"eos_token": "<|endoftext|>", "pad_token": "<pad>", "bos_token": "<|startoftext|>"}
 LONGEST = 77

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from vlmbench.embedded import vocabulary
-from vlmbench.embedded.blank._parts import CLIP_TOWER, PATCH, VIEW, decoder, greedy
+from vlmbench.embedded.parts import CLIP_TOWER, PATCH, VIEW, decoder, greedy
 
 SPECIAL = {"eos_token": "</s>", "pad_token": "<pad>", "bos_token": "<s>", "unk_token": "<unk>"}
 PINPOINTS = [[VIEW * rows, VIEW * columns] for rows, columns in ((1, 1), (1, 2), (2, 1), (2, 2))]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from vlmbench.embedded import SIDE, vocabulary
-from vlmbench.embedded.blank._parts import CLIP_TOWER, decoder, greedy
+from vlmbench.embedded.parts import CLIP_TOWER, decoder, greedy
 
 SPECIAL = {"eos_token": "<|end|>", "pad_token": "<|endoftext|>", "bos_token": "<s>"}
 VIEW = 3 * SIDE

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from vlmbench.embedded.blank import llavanext
-from vlmbench.embedded.blank._parts import CLIP_TOWER, PATCH, VIEW, decoder, greedy
+from vlmbench.embedded.parts import CLIP_TOWER, PATCH, VIEW, decoder, greedy
 
 # Two towers in the place of one: each is smaller.
 TOWER = {**CLIP_TOWER, "hidden_size": 96, "intermediate_size": 128, "num_hidden_layers": 4}
