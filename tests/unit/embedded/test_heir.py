@@ -33,8 +33,8 @@ def test_outliers_come_out_as_they_went_in(elder: Any) -> None:
 @pytest.mark.parametrize("name", ["llavanext", "video_llava", "phi3_5"])
 def test_a_text_is_gone_on_with_as_the_elder_does(elder: Any, tmp_path: Path, name: str) -> None:
     """But for the biases, which a Llama does not have."""
-    for name, parameter in elder.model.language_model.named_parameters():
-        if name.endswith("_proj.bias"):
+    for part, parameter in elder.model.language_model.named_parameters():
+        if part.endswith("_proj.bias"):
             parameter.data.zero_()
     heir = SCHOOLS[name](name, tmp_path)
     assert isinstance(heir, Heir)
