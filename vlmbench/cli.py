@@ -82,7 +82,10 @@ def _add_where(parser: argparse.ArgumentParser) -> None:
 def _list(options: argparse.Namespace) -> int:
     entries = catalogued()
     rows = {
-        "models": {m.name: m.architecture for m in entries.models.values()},
+        "models": {
+            m.name: m.architecture + ("" if "embedded" in m.sources else " (hub tier)")
+            for m in entries.models.values()
+        },
         "compressions": {name: _summary(c) for name, c in entries.compressions.items()},
         "data sets": {
             d.name: "gated on " + ", ".join(gate.metric for gate in d.gates)
@@ -93,7 +96,7 @@ def _list(options: argparse.Namespace) -> int:
     for axis, lines in rows.items():
         print(axis)
         for name, what in lines.items():
-            print(f"  {name:16} {what}")
+            print(f"  {name:20} {what}")
     return 0
 
 
