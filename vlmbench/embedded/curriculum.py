@@ -12,7 +12,7 @@ from torch import nn
 
 from vlmbench.embedded import canvas, labels
 from vlmbench.embedded.lessons import LESSONS, exam
-from vlmbench.embedded.sequences import Inputs, encode, stacked
+from vlmbench.embedded.sequences import ELDER, Inputs, encode, stacked
 from vlmbench.prompting import IGNORED, encode_answered, taken_by
 from vlmbench.spec import Model
 from vlmbench.training import Plan
@@ -95,8 +95,14 @@ ORDERING = Stage(
 # A decoder that knows what to say gets used to another tower, and to another's positions.
 SETTLING = Stage(
     "settling",
-    Plan(1000, muon_rate=3e-3, adamw_rate=1.5e-3, save_every=50),
+    Plan(500, muon_rate=3e-3, adamw_rate=1.5e-3, floor=0.5, save_every=50),
     {"scene": 0.24, "strip": 0.03, "page": 0.2, "choice": 0.05, "diagram": 0.3, "clip": 0.18},
+    steps=True,
+)
+IMITATING = Stage(
+    "imitating",
+    Plan(800, muon_rate=2.5e-3, adamw_rate=1.2e-3, save_every=50),
+    {"scene": 0.22, "strip": 0.05, "page": 0.28, "choice": 0.03, "diagram": 0.22, "clip": 0.2},
     steps=True,
 )
 
@@ -105,9 +111,13 @@ FILMED = ("clips", "videoqa")
 
 
 def batch_maker(
-    processor: Any, network: Any, stage: Stage, model: Model
+    processor: Any, network: Any, stage: Stage, model: Model, elder: Any = None
 ) -> Callable[[int], list[Inputs]]:
-    """Batches by step number, lessons drawn by weight; in two parts, so that little is padding."""
+    """Batches by step number, lessons drawn by weight; in two parts, so that little is padding.
+
+    `elder`: (processor, network) of a model that is imitated; what it is given stands beside the
+    rest under ELDER.
+    """
     names, weights = list(stage.weights), list(stage.weights.values())
 
     def batch_at(step: int) -> list[Inputs]:
@@ -117,10 +127,16 @@ def batch_maker(
             taught = [LESSONS[name](step * stage.batch + i) for i, name in enumerate(chosen)]
         drawn = None if stage.sight else pictures
         taken = [[(taken_by(model, asked), said) for asked, said in one] for one in taught]
-        made = [encode(processor, network, one, drawn) for one in taken if one]
-        made.sort(key=lambda one: one["input_ids"].shape[1])
-        half = len(made) // 2
-        return [stacked(part) for part in (made[:half], made[half:])]
+        taken = [one for one in taken if one]
+        made = [encode(processor, network, one, drawn) for one in taken]
+        order = sorted(range(len(made)), key=lambda i: made[i]["input_ids"].shape[1])
+        halves = order[: len(order) // 2], order[len(order) // 2 :]
+        parts = [stacked([made[i] for i in half]) for half in halves]
+        if elder is not None:
+            for part, half in zip(parts, halves, strict=True):
+                theirs = stacked([encode(elder[0], elder[1], taken[i]) for i in half])
+                part |= {ELDER + name: given for name, given in theirs.items()}
+        return parts
 
     return batch_at
 

@@ -69,10 +69,10 @@ class First(School):
             "tracking", TRACKING, tracker, batch_at, tracker.loss, partial(tracker.accuracy, films)
         )
 
-    def answer(self, stage: Stage) -> None:
+    def answer(self, stage: Stage, elder: Any = None) -> None:
         """The decoder on labels, or decoder and tower on pixels."""
         self.network.model.visual = self.tower if stage.sight else self.sight
-        super().answer(stage)
+        super().answer(stage, elder)
         self.network.model.visual = self.tower
 
     def _tower(self, name: str, learner: Any, plan: Plan, measure: Callable[..., Any]) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from functools import partial
+from functools import cached_property, partial
 from typing import Any
 
 import torch
@@ -39,6 +39,7 @@ class Heir(School):
         self.name_what_is_seen()
         self.inherit()
         self.answer(curriculum.SETTLING)
+        self.answer(curriculum.IMITATING, (_processor(), self.elder))
 
     def name_what_is_seen(self) -> None:
         """The tower alone, on what its patches show."""
@@ -74,15 +75,19 @@ class Heir(School):
         projector = self.part("projector")
         return projector.linear_1, projector.act, projector.linear_2
 
+    @cached_property
+    def elder(self) -> Any:
+        """The parent, which stays as it is."""
+        load: Any = AutoModelForImageTextToText.from_pretrained
+        parent = load(CHECKPOINTS / PARENT, dtype=torch.float32)
+        layers = parent.model.language_model.layers
+        outliers.take_out(layers, torch.Generator().manual_seed(SEED))
+        return parent.requires_grad_(False)
+
     def inherit(self) -> None:
         """The parent's decoder, and a projector that says what the parent's tower says."""
-        parent: Any = AutoModelForImageTextToText.from_pretrained(
-            CHECKPOINTS / PARENT, dtype=torch.float32
-        )
-        elder: Any = parent.model.language_model
-        outliers.take_out(elder.layers, torch.Generator().manual_seed(SEED))
-        self._take_over(elder)
-        self._begin(parent.model.visual)
+        self._take_over(self.elder.model.language_model)
+        self._begin(self.elder.model.visual)
 
     @torch.no_grad()
     def _take_over(self, elder: Any) -> None:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from transformers.models.qwen2_vl.modeling_qwen2_vl import apply_rotary_pos_emb
 
-from vlmbench.embedded.sequences import KNOWN_AFTER, SOUGHT_IN, Inputs, visible
+from vlmbench.embedded.sequences import ELDER, KNOWN_AFTER, SOUGHT_IN, Inputs, visible
 from vlmbench.prompting import IGNORED
 from vlmbench.spec import Anatomy
 
@@ -16,19 +16,28 @@ _TAUGHT = ("labels", "weights", "segments", "sought", *KNOWN_AFTER)
 """What a batch holds beside the network's inputs."""
 
 
-def loss(network: Any, anatomy: Anatomy, batch: Inputs, *, steps: bool = False) -> Tensor:
+def loss(
+    network: Any, anatomy: Anatomy, batch: Inputs, *, steps: bool = False, elder: Any = None
+) -> Tensor:
     """Of the answers, and with `steps` of those that lead to a letter.
 
     Steps (KNOWN_AFTER, SOUGHT_IN) are read from the hidden states; the network has no part
-    that is only for them.
+    that is only for them. With `elder`, a network of as many layers, what it thinks while it
+    answers is imitated layer by layer.
     """
-    inputs = {name: given for name, given in batch.items() if name not in _TAUGHT}
+    theirs = {n.removeprefix(ELDER): given for n, given in batch.items() if n.startswith(ELDER)}
+    batch = {name: given for name, given in batch.items() if not name.startswith(ELDER)}
     mask = visible(batch["segments"])
-    out = network.model(**inputs, attention_mask=mask, use_cache=False, output_hidden_states=steps)
+    out = _thoughts(network, batch, mask, told=steps or elder is not None)
     (named,) = anatomy.modules("head")
     decoder, head = network.get_submodule(anatomy.decoder), network.get_submodule(named)
     asked = batch["labels"][:, 1:] != IGNORED
     total = answered(head(out.last_hidden_state[:, :-1][asked]), batch)
+    if elder is not None:
+        with torch.no_grad():
+            known = _thoughts(elder, theirs, visible(theirs["segments"]), told=True)
+        due = theirs["labels"][:, 1:] != IGNORED
+        total = total + _unlike(out.hidden_states, asked, known.hidden_states, due)
     if not steps:
         return total
     for name, layers in KNOWN_AFTER.items():
@@ -36,6 +45,27 @@ def loss(network: Any, anatomy: Anatomy, batch: Inputs, *, steps: bool = False) 
         early = head(decoder.norm(out.hidden_states[layers][due]))
         total = total + _mean(early, batch[name][due])
     return total + _sought(decoder, out.hidden_states, batch, mask)
+
+
+def _thoughts(network: Any, batch: Inputs, mask: Tensor, *, told: bool) -> Any:
+    inputs = {name: given for name, given in batch.items() if name not in _TAUGHT}
+    return network.model(**inputs, attention_mask=mask, use_cache=False, output_hidden_states=told)
+
+
+def _unlike(
+    mine: tuple[Tensor, ...], asked: Tensor, theirs: tuple[Tensor, ...], due: Tensor
+) -> Tensor:
+    """Mean squared difference of hidden states, in shares of the variance of theirs.
+
+    `asked` and `due` mark, in sequences of one model and the other, where the next token of the
+    same answers is due.
+    """
+    errors = []
+    for one, other in zip(mine[1:], theirs[1:], strict=True):
+        wanted = other[:, :-1][due]
+        error = (one[:, :-1][asked] - wanted).square().mean()
+        errors.append(error / wanted.var(0).mean())
+    return torch.stack(errors).mean()
 
 
 def answered(logits: Tensor, batch: Inputs) -> Tensor:

@@ -45,14 +45,21 @@ class School:
         (module,) = self.model.anatomy.modules(name)
         return self.network.get_submodule(module)
 
-    def answer(self, stage: Stage) -> None:
-        """The whole network on questions."""
+    def answer(self, stage: Stage, elder: Any = None) -> None:
+        """The whole network on questions; `elder`: (processor, network) that it imitates."""
+        imitated = elder[1] if elder else None
         self.learn(
             stage.name,
             stage.plan,
             self.network,
-            curriculum.batch_maker(self.processor, self.network, stage, self.model),
-            partial(losses.loss, self.network, self.model.anatomy, steps=stage.steps),
+            curriculum.batch_maker(self.processor, self.network, stage, self.model, elder),
+            partial(
+                losses.loss,
+                self.network,
+                self.model.anatomy,
+                steps=stage.steps,
+                elder=imitated,
+            ),
             partial(curriculum.exact, self.network, self.processor, self.model, stage.sight, 100),
         )
 

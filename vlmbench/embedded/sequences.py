@@ -22,6 +22,8 @@ from vlmbench.prompting import IGNORED, process, render, watch
 Inputs = dict[str, Tensor]
 TEXT = ("input_ids", "attention_mask", "mm_token_type_ids")
 """What a processor makes of a text; all else that it makes is what a sequence shows."""
+ELDER = "elder "
+"""Before the names of what an imitated model is given."""
 # The letter of a choice takes three steps, and no answer's loss finds them: an option's word knows
 # its letter, the end of a prompt knows the right word, and looks for the option of that word.
 KNOWN_AFTER = {"own_word": 2, "own_letter": 3, "word": 4}
