@@ -232,6 +232,29 @@ def test_what_is_saved_is_the_same_in_another_process(made, name, tmp_path):
     assert torch.equal(load_file(out)["logits"].float(), here)
 
 
+@pytest.mark.parametrize("name", ["qwen2", "llavanext", "video_llava", "idefics2"])
+def test_prompts_are_token_for_token_the_vendors(made, name):
+    """As the processor's own chat call makes them of the same conversation."""
+    processor = made.variant(name).processor
+    turn = asked(name, png(drawn(14, (252, 196))))
+    content = [
+        {"type": "text", "text": turn.instruction},
+        {"type": "image", "image": drawn(14, (252, 196))},
+        {"type": "text", "text": turn.question},
+    ]
+    theirs = processor.apply_chat_template(
+        [{"role": "user", "content": content}],
+        add_generation_prompt=True,
+        tokenize=True,
+        return_dict=True,
+        return_tensors="pt",
+    )
+    ours = encode(processor, [turn])
+    assert ours["input_ids"].tolist() == theirs["input_ids"].tolist()
+    shown = [key for key in ours if key.startswith("pixel_values")]
+    assert shown and all(torch.equal(ours[key], theirs[key]) for key in shown)
+
+
 PROMPTS = {
     "qwen2": (
         "<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n<|im_start|>user\n"
