@@ -85,14 +85,22 @@ def _sought(decoder: Any, hidden: tuple[Tensor, ...], batch: Inputs, mask: Tenso
     """Cross entropy of where the first head of layer SOUGHT_IN looks."""
     layer = decoder.layers[SOUGHT_IN]
     at = layer.input_layernorm(hidden[SOUGHT_IN])
-    split = (*at.shape[:2], -1, layer.self_attn.head_dim)
-    queries, keys = (
-        project(at).view(split)[:, :, :1].transpose(1, 2)
-        for project in (layer.self_attn.q_proj, layer.self_attn.k_proj)
-    )
+    queries, keys = _of_first_head(layer.self_attn, at)
     turned = decoder.rotary_emb(at, batch["position_ids"])
     queries, keys = (part[:, 0] for part in apply_rotary_pos_emb(queries, keys, *turned))
     due = batch["sought"] != IGNORED
     looks = torch.einsum("nd,ntd->nt", queries[due], keys[due.nonzero()[:, 0]])
     looks = (looks * layer.self_attn.scaling).masked_fill(~mask[:, 0][due], -torch.inf)
     return _mean(looks, batch["sought"][due])
+
+
+def _of_first_head(attention: Any, at: Tensor) -> tuple[Tensor, Tensor]:
+    """Queries and keys [batch, 1, tokens, dim], from linears of their own or from one (Phi-3)."""
+    dim = attention.head_dim
+    if hasattr(attention, "qkv_proj"):
+        together = attention.qkv_proj(at)
+        first = attention.config.num_attention_heads * dim
+        parts = together[..., :dim], together[..., first : first + dim]
+    else:
+        parts = attention.q_proj(at)[..., :dim], attention.k_proj(at)[..., :dim]
+    return parts[0][:, None], parts[1][:, None]

@@ -30,6 +30,8 @@ KNOWN_AFTER = {"own_word": 2, "own_letter": 3, "word": 4}
 """Layers after which the hidden states are read as if they were the last."""
 SOUGHT_IN = 4
 """The layer whose first head, where a letter is due, is to look at the option of that word."""
+_PICTURE = re.compile(r"<\|image_\d+\|>")
+"""A picture's place in Phi-3.5's prompts, which becomes special tokens."""
 _OPTION = re.compile(r"^([A-Z])\. (.+?)(?=<\||$)", re.MULTILINE)
 _PAIR = re.compile(r"(\S+) ([A-Z])(?=,|$)")
 
@@ -44,10 +46,12 @@ def encode(
     names is a token each, `sought` a place in the sequence; IGNORED where there is none.
     """
     tokenizer = processor.tokenizer
-    prompts = [render(processor, turn) for turn, _ in lesson]
-    shared = _shared(tokenizer, prompts)
     first = lesson[0][0]
-    head = process(processor, [prompts[0][:shared]], [first], [watch(first)])
+    watched = watch(first)
+    frames = len(watched.indices) if watched else 0
+    prompts = [render(processor, turn, frames) for turn, _ in lesson]
+    shared = _shared(tokenizer, prompts)
+    head = process(processor, [prompts[0][:shared]], [first], [watched])
     places = _positions(network, head)
     ids, positions = [head["input_ids"]], [places]
     wanted = [torch.full_like(ids[0], IGNORED)]
@@ -115,6 +119,7 @@ def _shared(tokenizer: Any, prompts: list[str]) -> int:
     same = itertools.takewhile(lambda letters: len(set(letters)) == 1, zip(*prompts, strict=False))
     common = "".join(letters[0] for letters in same)
     special = [t.content for t in tokenizer.added_tokens_decoder.values() if t.special]
+    special += _PICTURE.findall(common)
     ends = (common.rfind(token) + len(token) for token in special if token in common)
     return max(ends, default=0)
 
