@@ -39,6 +39,8 @@ class Plan:
     weight_decay: float = 0.01
     clip: float = 1.0
     save_every: int = 200
+    half: bool = False
+    """Whether products are made in bfloat16; weights, sums and the loss stay float32."""
 
     def scale(self, step: int) -> float:
         """Share of the peak learning rate at a step."""
@@ -85,7 +87,9 @@ def train(
     network.train()
 
     def learn(part: Batch, of: int) -> float:
-        loss = loss_of({name: tensor.to(device) for name, tensor in part.items()}) / of
+        moved = {name: tensor.to(device) for name, tensor in part.items()}
+        with torch.autocast(device.split(":")[0], torch.bfloat16, enabled=plan.half):
+            loss = loss_of(moved) / of
         loss.backward()  # type: ignore[no-untyped-call]
         return loss.item()
 

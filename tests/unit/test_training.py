@@ -53,6 +53,7 @@ def halved_at(step: int) -> list[dict[str, Tensor]]:
 PLANS = {
     "adamw": Plan(9, adamw_rate=0.02, warmup=3, save_every=2),
     "muon": Plan(9, muon_rate=0.02, adamw_rate=0.02, warmup=3, save_every=2),
+    "half": Plan(9, muon_rate=0.02, adamw_rate=0.02, warmup=3, save_every=2, half=True),
 }
 
 
@@ -161,3 +162,10 @@ def test_the_rate_rises_and_falls() -> None:
     assert scales[100:] == pytest.approx([0.1] * 10)
     assert Plan(steps=5, warmup=0).scale(0) == 1.0
     assert Plan(steps=5, warmup=10).scale(4) == 0.5
+
+
+def test_half_products_of_whole_weights(tmp_path: Path) -> None:
+    """What is learnt differs by a rounding, and stays float32."""
+    (net, losses), (half, rounded) = (taught(PLANS[n], tmp_path / n) for n in ("muon", "half"))
+    assert not equal(net, half) and {p.dtype for p in half.parameters()} == {torch.float32}
+    assert rounded == pytest.approx(losses, rel=0.02) and rounded != losses

@@ -101,7 +101,7 @@ SETTLING = Stage(
 )
 IMITATING = Stage(
     "imitating",
-    Plan(800, muon_rate=2.5e-3, adamw_rate=1.2e-3, save_every=50),
+    Plan(800, muon_rate=2.5e-3, adamw_rate=1.2e-3, save_every=50, half=True),
     {"scene": 0.22, "strip": 0.05, "page": 0.28, "choice": 0.03, "diagram": 0.22, "clip": 0.2},
     steps=True,
 )
