@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import re
 from dataclasses import replace
 
@@ -175,3 +176,17 @@ def test_a_picture_is_looked_up_by_its_bytes() -> None:
     with remembered() as pictures:
         (turn, _), *_ = LESSONS["page"](0)
     assert set(pictures) == set(turn.pictures)
+
+
+@torch.no_grad()
+def test_who_thinks_alike_has_nothing_to_imitate(processor, network) -> None:
+    small = replace(curriculum.SEEING, batch=4)
+    made = curriculum.batch_maker(processor, network, small, QWEN2, (processor, network))(0)
+    alone = curriculum.batch_maker(processor, network, small, QWEN2)(0)
+    other = copy.deepcopy(network)
+    torch.nn.init.normal_(other.model.language_model.layers[1].mlp.down_proj.weight, std=0.1)
+    for part, plain in zip(made, alone, strict=True):
+        expected = float(losses.loss(network, QWEN2.anatomy, plain))
+        same = float(losses.loss(network, QWEN2.anatomy, part, elder=network))
+        assert same == pytest.approx(expected, abs=1e-5)
+        assert float(losses.loss(network, QWEN2.anatomy, part, elder=other)) > expected + 0.01
