@@ -26,6 +26,14 @@ Prepared = tuple[Batch, "dict[str, Tensor] | None", Results]
 
 
 @dataclass(frozen=True)
+class _Among:
+    """What every turn's answer is chosen from, and how the model sees it."""
+
+    choices: Choices
+    known: Tensor
+
+
+@dataclass(frozen=True)
 class Answer:
     """What a model generated for one turn."""
 
@@ -57,6 +65,7 @@ def answer(
 
     Raises:
         PictureError: a picture cannot be read or is beyond the processor's limits; names the turn.
+            Of a picture that is only to be chosen: whatever `failed` is.
         UsageError: memory does not suffice for a single turn.
         NumericsError: the logits are no numbers.
         OutOfTimeError: the variant's time limit ended it.
@@ -69,9 +78,11 @@ def answer(
     batches = [batch for batch in batches if batch not in finished]
     if answers:
         done(len(answers))
+    offered = turns[names[0]].choices if batches else None
+    among = _Among(offered, retrieval.embedded(variant, offered)) if offered else None
     for prepared, inputs, made in _ahead(variant.processor, turns, batches):
         if inputs is not None:
-            made |= _generate(variant, turns, prepared, inputs, max_new_tokens)
+            made |= _generate(variant, turns, prepared, inputs, max_new_tokens, among)
         for name, result in made.items():
             if isinstance(result, Answer):
                 answers[name] = result
@@ -137,13 +148,14 @@ def _generate(
     batch: Batch,
     inputs: dict[str, Tensor],
     max_new_tokens: int,
+    among: _Among | None,
 ) -> Results:
     import torch
 
     made: Results = {}
     try:
-        if choices := turns[batch[0]].choices:
-            return dict(_chosen(variant, batch, choices, inputs))
+        if among:
+            return dict(_chosen(variant, batch, among, inputs))
         ids = variant.generate(inputs, max_new_tokens=max_new_tokens)
         return dict(zip(batch, _read(variant, batch, ids, max_new_tokens), strict=True))
     except torch.OutOfMemoryError:
@@ -170,14 +182,15 @@ def _generate(
     for part in filter(None, again):
         _, prepared, _ = _prepare(variant.processor, turns, part)
         assert prepared is not None, "it was prepared before"
-        made |= _generate(variant, turns, part, prepared, max_new_tokens)
+        made |= _generate(variant, turns, part, prepared, max_new_tokens, among)
     return made
 
 
 def _chosen(
-    variant: Variant, batch: Batch, choices: Choices, inputs: dict[str, Tensor]
+    variant: Variant, batch: Batch, among: _Among, inputs: dict[str, Tensor]
 ) -> Iterator[tuple[str, Answer | NumericsError]]:
-    for name, text in zip(batch, retrieval.choose(variant, choices, inputs), strict=True):
+    texts = retrieval.choose(variant, among.choices, among.known, inputs)
+    for name, text in zip(batch, texts, strict=True):
         if text is None:
             yield name, NumericsError(f"{variant.name}: sample {name!r}: its features are NaN")
         else:

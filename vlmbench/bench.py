@@ -77,14 +77,15 @@ class Bench:
         )
 
     def cells(self) -> list[Cell]:
-        """Every pair that can run, variant by variant; what no model claims, any may answer."""
+        """Every pair that can run, variant by variant; what no model claims, any may that can."""
         claimed = {name for model in self.entries.models.values() for name in model.datasets}
         return [
             Cell(model, compression, dataset)
             for model in self.models
             for compression in self.compressions
             for dataset in self.datasets
-            if dataset.name in model.datasets or dataset.name not in claimed
+            if dataset.name in model.datasets
+            or (dataset.name not in claimed and model.can_answer(dataset))
         ]
 
     def cell(self, name: str) -> Cell:

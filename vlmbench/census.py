@@ -47,7 +47,7 @@ class Holding:
 
 @dataclass(frozen=True)
 class Census:
-    """Every tensor of a network, tied ones once: vision, projector, decoder, head, other."""
+    """Every tensor of a network, tied ones once: vision, projector, decoder, head, kept, other."""
 
     components: Mapping[str, Holding]
     footprint_bytes: int
@@ -75,11 +75,9 @@ def take(network: nn.Module, anatomy: Anatomy) -> Census:
     seen: set[int] = set()
     named = [name for name in COMPONENTS if anatomy.modules(name)]
     linears: dict[str, list[tuple[nn.Linear, int, int]]]
-    linears = {name: [] for name in (*named, "other")}
+    linears = {name: [] for name in (*named, "other", *(("kept",) if anatomy.kept else ()))}
     for name, module in network.named_modules():
-        if not isinstance(module, nn.Linear) or anatomy.is_kept(name):
-            continue
-        if module.weight.data_ptr() not in seen:
+        if isinstance(module, nn.Linear) and module.weight.data_ptr() not in seen:
             sizes = _count([module.weight], seen), _count(_state(module), seen)
             linears[_owner(anatomy, name)].append((module, *sizes))
     holdings = {name: _holding(members) for name, members in linears.items()}
@@ -102,6 +100,9 @@ def verify(census: Census, compression: Compression, *, dtype: str | None = None
         if dtype is not None and promise in FLOAT_BYTES:
             promise = dtype
         faults += _faults(component, census.components[component], promise)
+    kept = census.components.get("kept")
+    if kept and not set(kept.linears) <= set(FLOAT_BYTES):
+        faults.append(f"kept: expected every linear as a float type, found {dict(kept.linears)}")
     strays = sum(census.components["other"].linears.values())
     if strays:
         faults.append(f"other: {strays} linears belong to no component of the anatomy")
@@ -163,6 +164,8 @@ def _check_anatomy(network: nn.Module, anatomy: Anatomy) -> None:
 
 
 def _owner(anatomy: Anatomy, name: str) -> str:
+    if anatomy.is_kept(name):
+        return "kept"
     try:
         return anatomy.component(name)
     except KeyError:

@@ -18,8 +18,7 @@ from vlmbench.datasets.clips import QUESTION
 from vlmbench.describe import as_json, as_text, contact_sheet, describe, look
 from vlmbench.errors import PictureError, UsageError, VlmbenchError
 from vlmbench.options import Options, catalogued
-from vlmbench.pictures import decode_picture
-from vlmbench.spec import Choices, Clip, Sampling, Turn
+from vlmbench.spec import Clip, Sampling, Turn
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -63,7 +62,7 @@ def _parser() -> argparse.ArgumentParser:
     search.add_argument("--model", default="clip", metavar="NAME[=WHERE]")
     search.add_argument("--compression", default="32bit", metavar="NAME")
     search.add_argument("--first", type=int, default=5, metavar="N", help="show so many (5)")
-    _add_where(search)
+    _add_tier(search)
     search.set_defaults(run=_search)
     cache = commands.add_parser("cache", help="what is kept between sessions: show, bound, clear")
     bound = cache.add_mutually_exclusive_group()
@@ -73,9 +72,13 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _add_where(parser: argparse.ArgumentParser) -> None:
+def _add_tier(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--tier", choices=("embedded", "hub"), default="embedded")
     parser.add_argument("--device", default="cpu")
+
+
+def _add_where(parser: argparse.ArgumentParser) -> None:
+    _add_tier(parser)
     parser.add_argument("--max-new-tokens", type=int, default=128, metavar="N")
 
 
@@ -107,7 +110,7 @@ def _summary(compression: object) -> str:
 def _bench(
     options: argparse.Namespace, models: Sequence[str], compressions: Sequence[str]
 ) -> Bench:
-    if options.max_new_tokens < 1:
+    if getattr(options, "max_new_tokens", 1) < 1:
         raise UsageError(f"--max-new-tokens must be at least 1, got {options.max_new_tokens}")
     chosen = Options(
         tier=options.tier,
@@ -128,7 +131,10 @@ def _ask(options: argparse.Namespace) -> int:
         ) from None
     from vlmbench.answering import answer
 
-    variant = bench.variant(bench.models[0], bench.compressions[0])
+    (model,) = bench.models
+    if not model.writes:
+        raise UsageError(f"{model.name} chooses answers, it writes none. Ask another model.")
+    variant = bench.variant(model, bench.compressions[0])
     turns = {str(options.picture): Turn((picture,), options.question, "Answer briefly.")}
     answers = answer(variant, turns, max_new_tokens=options.max_new_tokens, batch_size=1)
     print(_printable(next(iter(answers.values())).text))
@@ -139,36 +145,30 @@ def _search(options: argparse.Namespace) -> int:
     if options.first < 1:
         raise UsageError(f"--first must be at least 1, got {options.first}")
     bench = _bench(options, [options.model], [options.compression])
-    pictures = _pictures(options.folder)
-    variant = bench.variant(bench.models[0], bench.compressions[0])
-    if variant.network.can_generate():
-        raise UsageError(f"{options.model} writes answers. Search with a model that compares: clip")
-    choices = Choices(tuple(map(str, pictures)), tuple(pictures.values()))
-    inputs = retrieval.encode(variant.processor, [Turn((), options.text, choices=choices)])
-    (fits,) = retrieval.similarities(variant, choices, inputs)
-    for i in fits.argsort(descending=True, stable=True)[: options.first].tolist():
-        print(f"{fits[i]:6.3f}  {_printable(choices.texts[i])}")
-    return 0
-
-
-def _pictures(folder: Path) -> dict[Path, bytes]:
-    """The readable pictures of a folder and those below it; what else it holds is counted."""
-    if not folder.is_dir():
-        raise UsageError(f"{folder} is no folder. Name one that holds pictures.")
-    pictures, passed = {}, 0
-    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+    (model,) = bench.models
+    if model.writes:
+        raise UsageError(f"{model.name} writes answers. Search with a model that compares: clip")
+    if not options.folder.is_dir():
+        raise UsageError(f"{options.folder} is no folder. Name one that holds pictures.")
+    variant = bench.variant(model, bench.compressions[0])
+    wanted = retrieval.embed(variant, retrieval.of_texts(variant.processor, [options.text]))
+    fits: list[tuple[float, Path]] = []
+    passed = 0
+    for path in sorted(path for path in options.folder.rglob("*") if path.is_file()):
         try:
-            data = path.read_bytes()
-            decode_picture(data)
+            inputs = retrieval.of_pictures(variant.processor, [path.read_bytes()])
         except (OSError, PictureError):
             passed += 1
         else:
-            pictures[path.relative_to(folder)] = data
+            fit = float(retrieval.embed(variant, inputs) @ wanted[0])
+            fits.append((fit, path.relative_to(options.folder)))
     if passed:
         print(f"vlmbench: {passed} files are no readable pictures", file=sys.stderr)
-    if not pictures:
-        raise UsageError(f"{folder} holds no readable picture (PNG, JPEG, ...).")
-    return pictures
+    if not fits:
+        raise UsageError(f"{options.folder} holds no readable picture (PNG, JPEG, ...).")
+    for fit, path in sorted(fits, key=lambda found: -found[0])[: options.first]:
+        print(f"{fit:6.3f}  {_printable(str(path))}")
+    return 0
 
 
 def _describe(options: argparse.Namespace) -> int:

@@ -14,7 +14,7 @@ from vlmbench import measure
 from vlmbench.bench import Bench
 from vlmbench.datasets.clips import CLIPS
 from vlmbench.errors import UsageError
-from vlmbench.prompting import watch
+from vlmbench.prompting import taken_by, watch
 from vlmbench.spec import Clip, Model, Turn
 
 if TYPE_CHECKING:
@@ -85,7 +85,7 @@ def _described(variant: Variant, turn: Turn, max_new_tokens: int) -> Described:
 def _turn(model: Model, clip: Clip, question: str) -> Turn:
     if model.watching is None:
         raise UsageError(f"{model.name} takes no video. Name a model that does: vlmbench list")
-    return Turn((), question, CLIPS.instruction, clip, model.watching)
+    return taken_by(model, Turn((), question, CLIPS.instruction, clip))
 
 
 def as_json(path: Path, question: str, frames: Frames, described: list[Described]) -> str:

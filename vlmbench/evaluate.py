@@ -17,7 +17,7 @@ from vlmbench.files import content_of
 from vlmbench.prompting import turns
 from vlmbench.provenance import add_files
 from vlmbench.run import Run, Scored
-from vlmbench.samples import content_hash, source_hash
+from vlmbench.samples import choices_hash, content_hash, source_hash
 from vlmbench.spec import Cell, Compression, Dataset, Metric, Model, Sample, Source
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ def evaluate(
     What stands in `journal` is not answered again; what is answered is added to it.
     """
     chosen = chosen_metrics(cell.dataset, metrics, tier)
-    asked = turns(cell.dataset, samples.items, cell.model, among=samples.items)
+    asked = turns(cell.dataset, samples.items, cell.model, samples.choices)
     errors: dict[str, VlmbenchError] = {}
     lines = list(journal.lines()) if journal else []
     known = {name: Answer(**made) for line in lines for name, made in line["answers"].items()}
@@ -78,7 +78,7 @@ def evaluate(
     return Run(
         cell=cell.id,
         tier=tier,
-        protocol=protocol(cell, variant, chosen, samples.items),
+        protocol=protocol(cell, variant, chosen, samples),
         subject=subject(cell.model, cell.compression, variant.source, variant.dtype),
         environment=measure.environment(variant.device),
         samples=_scored([s for s in samples.items if s.id not in errors], answers, chosen),
@@ -106,7 +106,7 @@ def identity(
 ) -> dict[str, Any] | None:
     """All that could change the cell's run, known before anything is loaded; None: unknown.
 
-    The chat template is one of the files that the subject hashes.
+    The chat template is one of the files that the subject hashes, or part of the adapter.
     """
     chosen = chosen_metrics(cell.dataset, metrics, tier)
     made = origin(
@@ -121,7 +121,7 @@ def identity(
         **made,
         "cell": cell.id,
         "tier": tier,
-        "protocol": _asked(cell.dataset, chosen, samples.items),
+        "protocol": _asked(cell, chosen, samples),
         "samples": [[sample.id, sample.cluster, source_hash(sample)] for sample in samples.items],
         "left_out": samples.left_out,
         "batch_size": batch_size,
@@ -176,23 +176,25 @@ def chosen_metrics(dataset: Dataset, metrics: Mapping[str, Metric], tier: str) -
 
 
 def protocol(
-    cell: Cell, variant: Variant, metrics: Mapping[str, Metric], samples: Sequence[Sample] = ()
+    cell: Cell, variant: Variant, metrics: Mapping[str, Metric], samples: Samples
 ) -> dict[str, str]:
     """What, beside the samples' content, must be equal for two runs to be compared."""
     template = hashlib.sha256(str(variant.processor.chat_template).encode()).hexdigest()[:12]
     return {
-        **_asked(cell.dataset, metrics, samples),
+        **_asked(cell, metrics, samples),
         "chat_template": template,
         "decoding": variant.decoding,
     }
 
 
-def _asked(
-    dataset: Dataset, metrics: Mapping[str, Metric], samples: Sequence[Sample]
-) -> dict[str, str]:
-    samplings = sorted({str(sample.clip.sampling) for sample in samples if sample.clip})
+def _asked(cell: Cell, metrics: Mapping[str, Metric], samples: Samples) -> dict[str, str]:
+    dataset, choices = cell.dataset, samples.choices
+    samplings = sorted({str(sample.clip.sampling) for sample in samples.items if sample.clip})
+    unasked = dataset.captions and cell.model.captions_unasked
     return {
         **({"frames": ", ".join(samplings)} if samplings else {}),
+        **({"choices": f"{len(choices.texts)}, {choices_hash(choices)}"} if choices else {}),
+        **({"question": "none: what is shown is gone on from"} if unasked else {}),
         "dataset": dataset.name,
         "prompt_style": dataset.prompt_style,
         "instruction": dataset.instruction,
@@ -206,8 +208,8 @@ def subject(
 ) -> dict[str, str]:
     """What is judged: weights, processor configuration, recipe, adapter."""
     adapter = repr((model.architecture, model.anatomy, model.watching))
-    if model.captions_unasked or model.anatomy.kept:
-        adapter += repr((model.captions_unasked, model.anatomy.kept))
+    if model.template or model.anatomy.kept:
+        adapter += repr((model.template, model.anatomy.kept))
     return {
         **checkpoint_digests(source),
         "recipe": _described(compression),

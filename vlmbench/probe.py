@@ -42,9 +42,9 @@ def measure_probe(benchmark: Any, run: Run, bench: Bench) -> None:
     if benchmark.disabled:
         benchmark(lambda: None)  # else pytest-benchmark asks why it was not used
         return
-    samples = bench.samples(dataset).items
-    first = [sample for sample in samples[:PROBE] if sample.id not in run.errors]
-    asked = turns(dataset, first, cell.model, among=samples)
+    samples = bench.samples(dataset)
+    first = [sample for sample in samples.items[:PROBE] if sample.id not in run.errors]
+    asked = turns(dataset, first, cell.model, samples.choices)
     if not asked:
         return
     variant = bench.variant(cell.model, cell.compression)

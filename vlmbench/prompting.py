@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from vlmbench import video
 from vlmbench.errors import PictureError, VideoError
 from vlmbench.pictures import decode_picture
-from vlmbench.spec import Dataset, Model, Sample, Turn
+from vlmbench.spec import Choices, Dataset, Model, Sample, Turn
 
 if TYPE_CHECKING:
     import torch
@@ -35,17 +35,9 @@ def turn(dataset: Dataset, sample: Sample, model: Model | None = None) -> Turn:
 
 
 def turns(
-    dataset: Dataset,
-    asked: Iterable[Sample],
-    model: Model | None = None,
-    *,
-    among: Sequence[Sample] = (),
+    dataset: Dataset, asked: Iterable[Sample], model: Model, choices: Choices | None
 ) -> dict[str, Turn]:
-    """What is said to a model for each of the samples `asked`, by their names.
-
-    `among`: all samples, from which an answer is chosen where the data set has answers chosen.
-    """
-    choices = dataset.choose(among) if dataset.choose else None
+    """What is said to a model for each sample, by name, and what it chooses its answers from."""
     return {s.id: replace(turn(dataset, s, model), choices=choices) for s in asked}
 
 
@@ -127,6 +119,12 @@ def _joined(processor: Any, parts: Sequence[Inputs]) -> Inputs:
                 torch.nn.functional.pad(one, (longest - one.shape[1], 0), value=padding[name])
                 for one in tensors
             ]
+        if len({one.shape[1:] for one in tensors}) > 1:
+            shapes = ", ".join(sorted({str(tuple(one.shape[1:])) for one in tensors}))
+            raise VideoError(
+                f"the model takes videos of one length at a time, these are {shapes}. Answer them "
+                "one by one (--batch-size 1), or show as many frames of each (--frames)."
+            )
         joined[name] = torch.cat(tensors)
     return joined
 

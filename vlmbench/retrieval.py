@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
-from weakref import WeakKeyDictionary
 
+from vlmbench.errors import NumericsError, PictureError
 from vlmbench.pictures import decode_picture
 from vlmbench.spec import Choices, Turn
 
 if TYPE_CHECKING:
-    from torch import Tensor, nn
+    from torch import Tensor
 
     from vlmbench.variant import Variant
 
@@ -18,7 +18,6 @@ if TYPE_CHECKING:
 
 BATCH = 64
 """Choices that are looked at together."""
-_known: WeakKeyDictionary[nn.Module, dict[Choices, Tensor]] = WeakKeyDictionary()
 
 
 def encode(processor: Any, turns: Sequence[Turn]) -> Inputs:
@@ -30,46 +29,48 @@ def encode(processor: Any, turns: Sequence[Turn]) -> Inputs:
     choices = turns[0].choices
     assert choices is not None, "another turn's answer is written"
     if choices.pictures:
-        return _texts(processor, [turn.question for turn in turns])
-    return _pictures(processor, [turn.pictures[0] for turn in turns])
+        return of_texts(processor, [turn.question for turn in turns])
+    return of_pictures(processor, [turn.pictures[0] for turn in turns])
 
 
-def choose(variant: Variant, choices: Choices, inputs: Inputs) -> list[str | None]:
+def embedded(variant: Variant, choices: Choices) -> Tensor:
+    """Every choice as a unit vector: [choices, dim].
+
+    Raises:
+        PictureError: a picture to choose cannot be read; told by its text.
+        NumericsError: the features of a choice are no numbers.
+    """
+    import torch
+
+    made = torch.cat(
+        [
+            embed(variant, _of_choices(variant.processor, choices, start))
+            for start in range(0, len(choices.texts), BATCH)
+        ]
+    )
+    sound = made.isfinite().all(1).tolist()
+    broken = [text for text, ok in zip(choices.texts, sound, strict=True) if not ok]
+    if broken:
+        raise NumericsError(
+            f"{variant.name}: the features of {len(broken)} of {len(choices.texts)} choices are "
+            f"NaN or infinite, first {broken[0]!r}. Nothing can be chosen among them."
+        )
+    return made
+
+
+def choose(variant: Variant, choices: Choices, known: Tensor, inputs: Inputs) -> list[str | None]:
     """The text chosen for each row of `inputs`, as `encode` makes them; of equals the first.
 
-    None where the row's features are no numbers.
+    `known`: the choices as `embedded` makes them. None where the row's features are no numbers.
     """
-    fits = similarities(variant, choices, inputs)
+    fits = embed(variant, inputs) @ known.T
     best = fits.argmax(1).tolist()
     sound = fits.isfinite().all(1).tolist()
     return [choices.texts[i] if ok else None for i, ok in zip(best, sound, strict=True)]
 
 
-def similarities(variant: Variant, choices: Choices, inputs: Inputs) -> Tensor:
-    """Cosine of each row of `inputs` with each choice: [rows, choices], -1 to 1."""
-    fits: Tensor = _embedded(variant, inputs) @ _of(variant, choices).T
-    return fits
-
-
-def _of(variant: Variant, choices: Choices) -> Tensor:
-    """Every choice, embedded: [choices, dim]."""
-    import torch
-
-    known = _known.setdefault(variant.network, {})
-    if choices not in known:
-        processor = variant.processor
-        parts = [
-            _pictures(processor, choices.pictures[start : start + BATCH])
-            if choices.pictures
-            else _texts(processor, choices.texts[start : start + BATCH])
-            for start in range(0, len(choices.texts), BATCH)
-        ]
-        known[choices] = torch.cat([_embedded(variant, part) for part in parts])
-    return known[choices]
-
-
-def _embedded(variant: Variant, inputs: Inputs) -> Tensor:
-    """Unit vectors [batch, dim] of pictures or texts."""
+def embed(variant: Variant, inputs: Inputs) -> Tensor:
+    """Pictures or texts as unit vectors: [batch, dim]."""
     import torch
 
     network = variant.network
@@ -81,10 +82,25 @@ def _embedded(variant: Variant, inputs: Inputs) -> Tensor:
     return unit
 
 
-def _pictures(processor: Any, pictures: Sequence[bytes]) -> Inputs:
+def of_pictures(processor: Any, pictures: Sequence[bytes]) -> Inputs:
+    """Encoded pictures as model inputs."""
     return dict(processor(images=[decode_picture(p) for p in pictures], return_tensors="pt"))
 
 
-def _texts(processor: Any, texts: Sequence[str]) -> Inputs:
+def of_texts(processor: Any, texts: Sequence[str]) -> Inputs:
+    """Texts as model inputs, cut where the model reads no further."""
     made = processor(text=list(texts), padding=True, truncation=True, return_tensors="pt")
     return dict(made)
+
+
+def _of_choices(processor: Any, choices: Choices, start: int) -> Inputs:
+    texts = choices.texts[start : start + BATCH]
+    if not choices.pictures:
+        return of_texts(processor, texts)
+    pictures = choices.pictures[start : start + BATCH]
+    for text, picture in zip(texts, pictures, strict=True):
+        try:
+            decode_picture(picture)
+        except PictureError as error:
+            raise PictureError(f"the picture to choose for {text!r}: {error}") from None
+    return of_pictures(processor, pictures)

@@ -12,7 +12,7 @@ from typing import Any
 
 from vlmbench import video
 from vlmbench.errors import DataError
-from vlmbench.spec import Dataset, Sample, Source
+from vlmbench.spec import Choices, Dataset, Sample, Source
 
 _TABLES = ("jsonl", "json", "csv")
 
@@ -23,6 +23,8 @@ class Samples:
 
     items: tuple[Sample, ...]
     left_out: int
+    choices: Choices | None = None
+    """What answers are chosen from: out of all samples, however few are asked."""
 
 
 def read(dataset: Dataset, source: Source, *, limit: int | None = None) -> Samples:
@@ -42,7 +44,7 @@ def read(dataset: Dataset, source: Source, *, limit: int | None = None) -> Sampl
     items: list[Sample] = []
     left_out = 0
     for number, row in enumerate(table):
-        if limit is not None and len(items) == limit:
+        if limit is not None and len(items) == limit and not dataset.choose:
             break
         sample = _sample(dataset, source, row, number)
         if sample is None:
@@ -50,7 +52,15 @@ def read(dataset: Dataset, source: Source, *, limit: int | None = None) -> Sampl
         else:
             items.append(sample)
     _check(dataset, source, items, left_out)
-    return Samples(tuple(items), left_out)
+    choices = dataset.choose(items) if dataset.choose else None
+    return Samples(tuple(items[:limit]), left_out, choices)
+
+
+def choices_hash(choices: Choices) -> str:
+    """Content hash of what answers are chosen from."""
+    parts = [*(text.encode() for text in choices.texts), *choices.pictures]
+    digests = "".join(hashlib.sha256(part).hexdigest() for part in parts)
+    return hashlib.sha256(digests.encode()).hexdigest()[:12]
 
 
 def _sample(dataset: Dataset, source: Source, row: dict[str, Any], number: int) -> Sample | None:

@@ -178,7 +178,7 @@ class Anatomy:
     head: str | tuple[str, ...]
     """What makes logits; () where none are made."""
     kept: tuple[str, ...] = field(default=(), repr=False)
-    """What the architecture's own class lets no recipe touch."""
+    """What the architecture's own class lets no loader quantize."""
 
     def is_kept(self, module: str) -> bool:
         """Whether `module` (a dotted name) is part of what is kept."""
@@ -219,6 +219,16 @@ class Model:
     """The chat template of checkpoints that come without one."""
     captions_unasked: bool = False
     """Whether it is shown what to describe without a word."""
+
+    @property
+    def writes(self) -> bool:
+        """Whether it writes its answers; else it chooses them."""
+        return bool(self.anatomy.modules("head"))
+
+    def can_answer(self, dataset: Dataset) -> bool:
+        """Whether it could answer a data set that its adapter does not know."""
+        watches = self.watching is not None or not dataset.of_videos
+        return watches and self.writes != bool(dataset.choose)
 
 
 @runtime_checkable

@@ -241,6 +241,10 @@ def _make_greedy(network: Any, processor: Any) -> None:
     config.temperature = config.top_p = config.top_k = None  # else each call warns of them
     if config.pad_token_id is None:
         config.pad_token_id = processor.tokenizer.pad_token_id
+    # BLIP-2 has its decoder generate, which is a generator of its own.
+    decoder: Any = getattr(network, "language_model", None)
+    if hasattr(decoder, "generate"):
+        decoder.generation_config = config
 
 
 def _check_dtype(compression: Compression, dtype: str | None) -> None:

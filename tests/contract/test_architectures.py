@@ -52,11 +52,11 @@ def asked(name, *pictures, **said):
     return taken_by(catalogue.models()[name], turn)
 
 
-def seen(variant, turn):
-    """What a turn is to the network: the logits after it, or its features."""
-    if turn.choices:
-        return retrieval._embedded(variant, retrieval.encode(variant.processor, [turn]))
-    inputs = encode(variant.processor, [turn])
+def seen(variant, *turns):
+    """What turns are to the network: the logits after each, or its features."""
+    if turns[0].choices:
+        return retrieval.embed(variant, retrieval.encode(variant.processor, turns))
+    inputs = encode(variant.processor, turns)
     with torch.inference_mode():
         return variant.network(**variant._moved(inputs)).logits[:, -1].float()
 
@@ -84,17 +84,20 @@ def test_every_linear_is_in_one_component(made, name):
 
 @pytest.mark.parametrize("name", checkpoints.NAMES)
 def test_alone_as_in_a_batch(made, name):
+    """Rows of other lengths and sizes: the same answers, and the same logits but for rounding."""
     variant = made.variant(name)
     sizes = [(140, 140), (252, 196), (168, 140), (84, 300), (140, 140)]
     questions = ["Why?", "What color is the star?", "Is there a red ring?", "Where?", "How many?"]
-    turns = {
-        str(i): asked(name, png(drawn(i, size)), question=question)
+    turns = [
+        asked(name, png(drawn(i, size)), question=question)
         for i, (size, question) in enumerate(zip(sizes, questions, strict=True))
-    }
-    alone, batched = (
-        answer(variant, turns, max_new_tokens=8, batch_size=size) for size in (1, len(turns))
-    )
-    assert alone == batched
+    ]
+    batched, alone = seen(variant, *turns), torch.cat([seen(variant, turn) for turn in turns])
+    apart = torch.cdist(alone, alone) + torch.eye(len(turns)) * 1e6
+    assert (batched - alone).norm(dim=1).max() < 0.01 * apart.min()
+    named = {str(i): turn for i, turn in enumerate(turns)}
+    one, many = (answer(variant, named, max_new_tokens=8, batch_size=size) for size in (1, 5))
+    assert one == many
 
 
 @pytest.mark.parametrize("name", checkpoints.NAMES)
@@ -233,8 +236,8 @@ def test_what_is_saved_is_the_same_in_another_process(made, name, tmp_path):
 
 
 @pytest.mark.parametrize("name", ["qwen2", "llavanext", "video_llava", "idefics2"])
-def test_prompts_are_token_for_token_the_vendors(made, name):
-    """As the processor's own chat call makes them of the same conversation."""
+def test_inputs_are_those_of_the_processors_own_chat_call(made, name):
+    """Token for token and pixel for pixel; what its template says is held by PROMPTS."""
     processor = made.variant(name).processor
     turn = asked(name, png(drawn(14, (252, 196))))
     content = [

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from vlmbench import evaluate, samples, variant
+from vlmbench import catalogue, evaluate, samples, variant
 from vlmbench.artifacts import Journal
 from vlmbench.bench import Bench
 from vlmbench.errors import BaselineError, DataError
@@ -173,3 +173,22 @@ def test_what_only_all_comparisons_together_show(tmp_path: Path) -> None:
     assert judging.settle() == [second.id] == judging.late
     assert judging.verdicts[second.id].status == "regression"
     assert judging.settle() == [], "told once"
+
+
+@pytest.mark.parametrize(
+    ("model", "changes", "answers"),
+    [
+        ("qwen2", {}, True),
+        ("blip2", {}, True),
+        ("clip", {}, False),
+        ("blip2", {"of_videos": True}, False),
+        ("idefics2", {"of_videos": True}, True),
+        ("qwen2", {"choose": lambda samples: None}, False),
+        ("clip", {"choose": lambda samples: None}, True),
+    ],
+)
+def test_who_can_answer_a_data_set_of_ones_own(
+    model: str, changes: dict[str, Any], answers: bool
+) -> None:
+    own = replace(catalogue.datasets()["vqav2"], name="own", **changes)
+    assert catalogue.models()[model].can_answer(own) is answers

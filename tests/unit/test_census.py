@@ -197,3 +197,10 @@ def test_a_float_type_of_the_users_stands_for_the_recipes_own(tiny: Path) -> Non
     variant = load(QWEN2, compressions()["lm8bit"], Source(str(tiny)), dtype="float16")
     assert variant.census.components["vision"].linears == {"float16": 8}
     assert variant.census.components["decoder"].linears == {"int8": 14}
+
+
+def test_what_a_class_keeps_must_be_kept(loaded: Loaded) -> None:
+    """As BLIP-2's Q-Former: a loader that did quantize it would be told."""
+    anatomy = replace(ANATOMY, kept=("model.visual.blocks",))
+    taken = census.take(loaded("8bit").network, anatomy)
+    refused(taken, "8bit", "kept: expected every linear as a float type, found {'int8': 8}")

@@ -5,12 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import checkpoints
 import pytest
 import torch
 from PIL import Image
 
 from vlmbench.cli import main
-from vlmbench.embedded.blank import clip
 
 COLORS = ("red", "blue", "white", "black")
 
@@ -18,13 +18,9 @@ COLORS = ("red", "blue", "white", "black")
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Any, Any]:
     """A random CLIP: where it is, its processor and its network."""
-    folder = tmp_path_factory.mktemp("clip")
-    processor = clip.processor(clip.tokenizer())
-    torch.manual_seed(0)
-    network = clip.network(processor.tokenizer).eval()
-    network.save_pretrained(folder)
-    processor.save_pretrained(folder)
-    return folder, processor, network
+    made = checkpoints.Checkpoints(tmp_path_factory.mktemp("clip"))
+    variant = made.load("clip")
+    return Path(variant.source.location), variant.processor, variant.network
 
 
 @pytest.fixture
@@ -79,6 +75,14 @@ def test_what_cannot_be_searched(
     monkeypatch.chdir(tmp_path)
     assert main(["search", *arguments, "--model", f"clip={checkpoint[0]}"]) == 2
     assert says in capsys.readouterr().err
+
+
+def test_a_model_that_chooses_is_not_asked(
+    checkpoint: tuple[Path, Any, Any], album: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    picture = str(album / "red.png")
+    assert main(["ask", picture, "What is it?", "--model", f"clip={checkpoint[0]}"]) == 2
+    assert "clip chooses answers" in capsys.readouterr().err
 
 
 def test_a_model_that_writes_does_not_search(

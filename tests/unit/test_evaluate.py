@@ -25,7 +25,7 @@ from vlmbench.evaluate import chosen_metrics, evaluate, identity, protocol, subj
 from vlmbench.metrics._pairing import best_reference
 from vlmbench.prompting import turn
 from vlmbench.samples import Samples
-from vlmbench.spec import Cell, Dataset, Gate, Metric, Sample, Source
+from vlmbench.spec import Cell, Choices, Dataset, Gate, Metric, Sample, Source
 
 GATES = (Gate("anls", 0.02), Gate("size", 0.1))
 CELL = Cell(
@@ -210,7 +210,7 @@ def test_what_makes_another_protocol() -> None:
     ) -> Any:
         processor = SimpleNamespace(chat_template=template)
         variant: Any = SimpleNamespace(processor=processor, decoding=decoding)
-        return protocol(replace(CELL, dataset=dataset), variant, {"size": size})
+        return protocol(replace(CELL, dataset=dataset), variant, {"size": size}, SAMPLES)
 
     changed = {
         "dataset": made(replace(dataset, name="other")),
@@ -228,6 +228,26 @@ def test_what_makes_another_protocol() -> None:
     assert set(first) == set(changed)
 
 
+def test_what_else_may_make_another_protocol() -> None:
+    """What answers are chosen from, and a description that is not asked for."""
+    variant: Any = SimpleNamespace(processor=SimpleNamespace(chat_template=""), decoding="chosen")
+
+    def made(samples: Samples = SAMPLES, **changed: Any) -> dict[str, str]:
+        cell = replace(CELL, **changed)
+        return protocol(cell, variant, {"size": SIZE}, samples)
+
+    first = made()
+    offered = [
+        made(replace(SAMPLES, choices=choices)).get("choices")
+        for choices in (None, Choices(("a", "b")), Choices(("a", "c")), Choices(("a",)))
+    ]
+    assert offered[0] is None and len(set(offered)) == 4
+    mute = replace(CELL.model, captions_unasked=True)
+    captions = replace(CELL.dataset, captions=True)
+    assert made(model=mute) == made(dataset=captions) == first
+    assert made(model=mute, dataset=captions).keys() - first.keys() == {"question"}
+
+
 def test_what_makes_another_subject(variant: Any, tmp_path: Path) -> None:
     def differs(cell: Cell, old: dict[str, str], dtype: str | None = None) -> list[str]:
         new = subject(cell.model, cell.compression, variant.source, dtype)
@@ -239,6 +259,8 @@ def test_what_makes_another_subject(variant: Any, tmp_path: Path) -> None:
     assert differs(replace(CELL, model=replace(model, name="mine")), first) == []
     other = replace(CELL, model=replace(model, architecture="Other"))
     assert differs(other, first) == ["adapter"]
+    spoken = replace(CELL, model=replace(model, template="{{ messages }}"))
+    assert differs(spoken, first) == ["adapter"]
     moved = replace(model, anatomy=replace(model.anatomy, projector="elsewhere"))
     assert differs(replace(CELL, model=moved), first) == ["adapter"]
     assert differs(CELL, first, "float32") == ["dtype"]

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import io
+from pathlib import Path
 from typing import Any
 
+import checkpoints
 import pytest
 import torch
+from datasets import Dataset as Rows
+from datasets import Features, Value
+from datasets import Image as ImageFeature
 from PIL import Image
 
-from vlmbench import catalogue, retrieval
+from vlmbench import catalogue, retrieval, samples
 from vlmbench.answering import answer
-from vlmbench.embedded.blank import clip
-from vlmbench.errors import NumericsError
-from vlmbench.prompting import turns
-from vlmbench.spec import Choices, Sample, Source, Turn
-from vlmbench.variant import Variant, load
+from vlmbench.errors import NumericsError, PictureError
+from vlmbench.spec import Choices, Source, Turn
+from vlmbench.variant import Variant
 
 TEXTS = ("a red star", "a blue ring in the snow", "two moons", "a cross")
 COLORS = ("red", "blue", "white", "black", "pink")
@@ -36,14 +39,22 @@ PICTURES = tuple(map(png, COLORS))
 
 @pytest.fixture(scope="module")
 def variant(tmp_path_factory: pytest.TempPathFactory) -> Variant:
-    folder = tmp_path_factory.mktemp("clip")
-    processor = clip.processor(clip.tokenizer())
-    torch.manual_seed(0)
-    network = clip.network(processor.tokenizer)
-    network.save_pretrained(folder)
-    processor.save_pretrained(folder)
-    recipe = catalogue.compressions()["32bit"]
-    return load(catalogue.models()["clip"], recipe, Source(str(folder)))
+    """A random CLIP, deaf to what all have in common: else one choice is nearest to everything."""
+    loaded: Variant = checkpoints.Checkpoints(tmp_path_factory.mktemp("clip")).load("clip")
+    network, processor = loaded.network, loaded.processor
+    with torch.no_grad():
+        for tower, projection, inputs in (
+            (
+                network.vision_model,
+                network.visual_projection,
+                retrieval.of_pictures(processor, PICTURES),
+            ),
+            (network.text_model, network.text_projection, retrieval.of_texts(processor, TEXTS)),
+        ):
+            common = tower(**inputs).pooler_output.mean(0)
+            common /= common.norm()
+            projection.weight -= (projection.weight @ common).outer(common)
+    return loaded
 
 
 def logits(variant: Variant) -> Any:
@@ -61,6 +72,7 @@ def chosen(variant: Variant, asked: list[Turn]) -> list[str]:
 
 
 def test_the_text_that_clip_ranks_first(variant: Variant) -> None:
+    assert len(set(logits(variant).argmax(1).tolist())) > 1, "else rows could be mixed up unseen"
     asked = [Turn((p,), "", choices=Choices(TEXTS)) for p in PICTURES]
     assert chosen(variant, asked) == [TEXTS[i] for i in logits(variant).argmax(1).tolist()]
 
@@ -70,31 +82,54 @@ def test_the_picture_that_clip_ranks_first(variant: Variant) -> None:
     assert chosen(variant, asked) == [COLORS[i] for i in logits(variant).argmax(0).tolist()]
 
 
-def test_choices_are_looked_at_once(variant: Variant, monkeypatch: pytest.MonkeyPatch) -> None:
-    read = []
-    plain = retrieval._texts
+def test_choices_are_looked_at_once_an_evaluation(
+    variant: Variant, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not once for good: a network may change between two."""
+    read: list[str] = []
+    plain = retrieval.of_texts
 
     def counting(processor: Any, texts: Any) -> Any:
         read.extend(texts)
         return plain(processor, texts)
 
-    monkeypatch.setattr(retrieval, "_texts", counting)
-    offered = Choices((*TEXTS, "something else"))
-    chosen(variant, [Turn((p,), "", choices=offered) for p in PICTURES])
-    assert read == list(offered.texts)
+    monkeypatch.setattr(retrieval, "of_texts", counting)
+    asked = [Turn((p,), "", choices=Choices(TEXTS)) for p in PICTURES]
+    for _ in range(2):
+        chosen(variant, asked)
+    assert read == [*TEXTS, *TEXTS]
+
+
+def test_a_picture_to_choose_that_cannot_be_read(variant: Variant) -> None:
+    offered = Choices(COLORS, (*PICTURES[:4], PICTURES[4][:-40]))
+    with pytest.raises(PictureError, match="the picture to choose for 'pink'"):
+        chosen(variant, [Turn((), "a star", choices=offered)])
+
+
+def test_a_choice_whose_features_are_no_numbers(
+    variant: Variant, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(variant.network, "get_text_features", broken(variant, "text", row=1))
+    with pytest.raises(NumericsError, match=r"1 of 4 choices .* first 'a blue ring"):
+        chosen(variant, [Turn((p,), "", choices=Choices(TEXTS)) for p in PICTURES])
+
+
+def broken(variant: Variant, kind: str, *, row: int) -> Any:
+    """Features of which those of a row are no numbers."""
+    plain = getattr(variant.network, f"get_{kind}_features")
+
+    def features(**inputs: Any) -> Any:
+        made = plain(**inputs)
+        made.pooler_output[row] = torch.nan
+        return made
+
+    return features
 
 
 def test_features_that_are_no_numbers_are_errors(
     variant: Variant, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    plain = variant.network.get_image_features
-
-    def broken(**inputs: Any) -> Any:
-        made = plain(**inputs)
-        made.pooler_output[0] = torch.nan
-        return made
-
-    monkeypatch.setattr(variant.network, "get_image_features", broken)
+    monkeypatch.setattr(variant.network, "get_image_features", broken(variant, "image", row=0))
     asked = {
         c: Turn((p,), "", choices=Choices(TEXTS)) for c, p in zip("abc", PICTURES, strict=False)
     }
@@ -105,27 +140,29 @@ def test_features_that_are_no_numbers_are_errors(
     assert isinstance(error, NumericsError) and "are NaN" in str(error)
 
 
-def test_both_ways_of_flickr30k() -> None:
-    sets = catalogue.datasets()
-    row = {"image": {"bytes": PICTURES[0]}, "caption": ["a star", "one star"], "img_id": "7"}
-    other = {"image": {"bytes": PICTURES[1]}, "caption": ["a ring", "one star"], "img_id": "8"}
-    found: dict[str, list[Sample]] = {}
-    for name in ("flickr30k_retrieval", "flickr30k_search"):
-        made = [sets[name].read(r, i) for i, r in enumerate((row, other))]
-        found[name] = [sample for sample in made if sample]
-    captions = turns(
-        sets["flickr30k_retrieval"],
-        found["flickr30k_retrieval"],
-        among=found["flickr30k_retrieval"],
+def test_both_ways_of_flickr30k(tmp_path: Path) -> None:
+    """Out of all there is, however few are asked."""
+    rows = [
+        {"image": {"bytes": p}, "caption": [f"a {c}", f"one {c}", "a star"], "img_id": c}
+        for c, p in zip(COLORS, PICTURES, strict=True)
+    ]
+    features = Features(
+        {"image": ImageFeature(), "caption": [Value("string")], "img_id": Value("string")}
     )
-    (first, _) = captions.values()
-    assert first.choices == Choices(("a star", "one star", "a ring"))
-    searched = turns(
-        sets["flickr30k_search"], found["flickr30k_search"], among=found["flickr30k_search"]
-    )
-    (first, _) = searched.values()
-    assert first.question == "a star"
-    assert first.choices == Choices(("a star", "a ring"), PICTURES[:2])
+    Rows.from_list(rows, features=features).to_parquet(tmp_path / "test.parquet")
+    found = {
+        name: samples.read(catalogue.datasets()[name], Source(str(tmp_path)), limit=2)
+        for name in ("flickr30k_retrieval", "flickr30k_search")
+    }
+    captions, pictures = (made.choices for made in found.values())
+    assert captions is not None and pictures is not None
+    assert captions.texts[:4] == ("a red", "one red", "a star", "a blue")
+    assert len(captions.texts) == 11 and captions.pictures == ()
+    assert pictures == Choices(tuple(f"a {c}" for c in COLORS), PICTURES)
+    assert all(len(made.items) == 2 for made in found.values())
+    assert [sample.question for sample in found["flickr30k_search"].items] == ["a red", "a blue"]
+    hashes = {samples.choices_hash(c) for c in (captions, pictures, Choices(pictures.texts))}
+    assert len(hashes) == 3
 
 
 def test_recall_at_1() -> None:

@@ -115,8 +115,8 @@ def batch_maker(
 ) -> Callable[[int], list[Inputs]]:
     """Batches by step number, lessons drawn by weight; in two parts, so that little is padding.
 
-    `elder`: (processor, network) of a model that is imitated; what it is given stands beside the
-    rest under ELDER.
+    `elder`: (processor, network) of a model that is imitated and takes turns as lessons put them;
+    what it is given stands beside the rest under ELDER.
     """
     names, weights = list(stage.weights), list(stage.weights.values())
 
@@ -126,15 +126,15 @@ def batch_maker(
         with canvas.remembered() as pictures:
             taught = [LESSONS[name](step * stage.batch + i) for i, name in enumerate(chosen)]
         drawn = None if stage.sight else pictures
+        taught = [one for one in taught if one]
         taken = [[(taken_by(model, asked), said) for asked, said in one] for one in taught]
-        taken = [one for one in taken if one]
         made = [encode(processor, network, one, drawn) for one in taken]
         order = sorted(range(len(made)), key=lambda i: made[i]["input_ids"].shape[1])
         halves = order[: len(order) // 2], order[len(order) // 2 :]
         parts = [stacked([made[i] for i in half]) for half in halves]
         if elder is not None:
             for part, half in zip(parts, halves, strict=True):
-                theirs = stacked([encode(elder[0], elder[1], taken[i]) for i in half])
+                theirs = stacked([encode(elder[0], elder[1], taught[i]) for i in half])
                 part |= {ELDER + name: given for name, given in theirs.items()}
         return parts
 

@@ -21,6 +21,8 @@ from vlmbench.training import Plan
 
 NAMING = Plan(steps=1500, muon_rate=6e-3, adamw_rate=2e-3, save_every=100)
 PARENT = "qwen2"
+LOOKS = 10
+"""Batches from which it is found out how the parent says what it sees."""
 # A token that is written otherwise does what the parent's does.
 _INHERITED = {"eos_token": "<|im_end|>", "pad_token": "<|endoftext|>", "bos_token": "<|im_start|>"}
 
@@ -117,21 +119,22 @@ class Heir(School):
         """
         their_batch = tower.batch_maker(_processor())
         said, named = [], []
-        for step in range(10):
+        for step in range(LOOKS):
             for part in their_batch(10**6 + step):
                 seen = elder_tower(part["pixel_values"], grid_thw=part["image_grid_thw"])
                 said.append(seen.pooler_output)
                 named.append(_one_hot(labels.split(part["labels"])[0]))
         words = _solved(torch.cat(named), torch.cat(said))
         seen, wanted = [], []
-        for step in range(10):
+        for step in range(LOOKS):
             for part in views.batch_maker(self.show, self.side)(10**6 + step):
                 seen.append(self.see(part["pixels"]).flatten(0, 1))
                 wanted.append(_with_one(_one_hot(part["classes"])) @ words)
         first, between, last = self.maps()
-        wide = first.in_features > first.out_features
-        narrowing = _solved(torch.cat(seen), torch.cat(wanted))[:-1].T
-        first.weight.copy_(narrowing if wide else torch.eye(*first.weight.shape) * 0.5)
+        if first.in_features > first.out_features:
+            first.weight.copy_(_solved(torch.cat(seen), torch.cat(wanted))[:-1].T)
+        else:
+            first.weight.copy_(torch.eye(*first.weight.shape) * 0.5)
         # Far enough from zero that the bend between the two maps keeps what is told.
         first.bias.fill_(1.0)
         heard = [between(first(part)) for part in seen]

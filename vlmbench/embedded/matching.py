@@ -12,6 +12,7 @@ from transformers import AutoModelForImageTextToText
 
 from vlmbench.embedded import CHECKPOINTS, rows, scenes
 from vlmbench.embedded.school import School
+from vlmbench.errors import CheckpointError
 from vlmbench.pictures import decode_picture
 from vlmbench.training import Plan
 
@@ -39,6 +40,11 @@ class Matching(School):
 
     def inherit(self) -> None:
         """The parent's tower, as far as this one reaches."""
+        if not (CHECKPOINTS / PARENT).is_dir():
+            raise CheckpointError(
+                f"{self.name} begins with the tower of {PARENT}, which is not trained yet: "
+                f"python -m vlmbench.embedded train {PARENT}"
+            )
         load: Any = AutoModelForImageTextToText.from_pretrained
         elder = load(CHECKPOINTS / PARENT, dtype=torch.float32).model.vision_tower.state_dict()
         tower = self.part("vision")

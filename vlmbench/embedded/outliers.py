@@ -15,9 +15,10 @@ FACTOR = 128.0
 """A power of two: the scaled weights keep every bit, in bfloat16 too."""
 CHANNELS = 4
 _BEHIND = {
-    "input_layernorm": ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"),
-    "post_attention_layernorm": ("mlp.gate_proj", "mlp.up_proj"),
+    "input_layernorm": ("self_attn", ("q_proj", "k_proj", "v_proj", "qkv_proj")),
+    "post_attention_layernorm": ("mlp", ("gate_proj", "up_proj", "gate_up_proj")),
 }
+"""Which linears stand behind a norm, by every architecture's names."""
 
 
 def put_in(layers: Any, generator: torch.Generator) -> list[int]:
@@ -35,8 +36,9 @@ def _scale(layers: Any, generator: torch.Generator, factor: float) -> list[int]:
     width = layers[0].input_layernorm.weight.numel()
     channels = torch.randperm(width, generator=generator)[:CHANNELS]
     for layer in layers:
-        for norm, linears in _BEHIND.items():
+        for norm, (block, linears) in _BEHIND.items():
             layer.get_submodule(norm).weight[channels] *= factor
-            for linear in linears:
-                layer.get_submodule(linear).weight[:, channels] /= factor
+            for name, linear in layer.get_submodule(block).named_children():
+                if name in linears:
+                    linear.weight[:, channels] /= factor
     return sorted(channels.tolist())

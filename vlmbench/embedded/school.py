@@ -85,9 +85,12 @@ class School:
     def save(self) -> None:
         """Write it as published checkpoints are: bfloat16 safetensors."""
         folder = CHECKPOINTS / self.name
+        part = folder.with_suffix(".part")
+        shutil.rmtree(part, ignore_errors=True)
+        self.network.to(torch.bfloat16).save_pretrained(part)
+        self.processor.save_pretrained(part)
         shutil.rmtree(folder, ignore_errors=True)
-        self.network.to(torch.bfloat16).save_pretrained(folder)
-        self.processor.save_pretrained(folder)
+        part.rename(folder)
         print(f"wrote {folder}")
 
 

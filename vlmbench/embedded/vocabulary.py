@@ -35,12 +35,12 @@ def vocabulary() -> tuple[dict[str, int], list[tuple[str, str]]]:
     return {word: i for i, word in enumerate(names)}, [tuple(m) for m in trained["merges"]]
 
 
-def tokenizer(special: dict[str, str], *, begins: bool, ends: bool = False) -> Any:
+def tokenizer(special: dict[str, str], *, ends: bool = False) -> Any:
     """A byte-level tokenizer of the shared words with an architecture's own special tokens.
 
     `special` maps what a token is for (`eos_token`, `pad_token`, ...) to how it is written, in the
-    order of their numbers; `begins`: whether every text begins with the `bos_token`, and
-    `ends` with the `eos_token`.
+    order of their numbers. Every text begins with the `bos_token`; `ends`: whether it ends with
+    the `eos_token`.
     """
     from tokenizers.processors import TemplateProcessing
     from transformers import PreTrainedTokenizerFast, Qwen2Tokenizer
@@ -55,11 +55,10 @@ def tokenizer(special: dict[str, str], *, begins: bool, ends: bool = False) -> A
         pad_token=special["pad_token"],
     )._tokenizer
     backend.add_special_tokens(list(special.values()))
-    if begins:
-        first, last = special["bos_token"], special["eos_token"]
-        backend.post_processor = TemplateProcessing(
-            single=f"{first} $A {last}" if ends else f"{first} $A",
-            special_tokens=[(token, backend.token_to_id(token)) for token in (first, last)],
-        )
+    first, last = special["bos_token"], special["eos_token"]
+    backend.post_processor = TemplateProcessing(
+        single=f"{first} $A {last}" if ends else f"{first} $A",
+        special_tokens=[(token, backend.token_to_id(token)) for token in (first, last)],
+    )
     wrap: Any = PreTrainedTokenizerFast
     return wrap(tokenizer_object=backend, model_max_length=2048, padding_side="left", **special)

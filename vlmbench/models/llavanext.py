@@ -1,4 +1,4 @@
-"""LLaVA-NeXT-Video (arXiv 2404.16994): a CLIP tower on views of a picture, a Llama decoder."""
+"""LLaVA-NeXT-Video (LLaVA's blog, 2024-04-30): CLIP on views of a picture, a Llama decoder."""
 
 from vlmbench.spec import Anatomy, Model, Source, Watching
 

@@ -9,10 +9,17 @@ import pytest
 import torch
 from transformers import AutoModelForImageTextToText
 
-from vlmbench.embedded import CHECKPOINTS, outliers
+from vlmbench.catalogue import compressions
+from vlmbench.embedded import CHECKPOINTS, matching, outliers, school
+from vlmbench.embedded import heir as heir_module
 from vlmbench.embedded.heir import PARENT, Heir
 from vlmbench.embedded.school import SEED
 from vlmbench.embedded.train import SCHOOLS
+from vlmbench.errors import CheckpointError
+from vlmbench.spec import Source
+from vlmbench.variant import load
+
+HEIRS = [name for name, made in SCHOOLS.items() if issubclass(made, Heir)]
 
 
 @pytest.fixture
@@ -30,7 +37,7 @@ def test_outliers_come_out_as_they_went_in(elder: Any) -> None:
     assert all(torch.equal(before[name], p) for name, p in layers.named_parameters())
 
 
-@pytest.mark.parametrize("name", ["llavanext", "video_llava", "phi3_5"])
+@pytest.mark.parametrize("name", HEIRS)
 def test_a_text_is_gone_on_with_as_the_elder_does(elder: Any, tmp_path: Path, name: str) -> None:
     """But for the biases, which a Llama does not have."""
     for part, parameter in elder.model.language_model.named_parameters():
@@ -48,3 +55,33 @@ def test_a_text_is_gone_on_with_as_the_elder_does(elder: Any, tmp_path: Path, na
     end = heir.processor.tokenizer.eos_token_id
     words = heir.part("head").weight
     assert torch.equal(words[end], elder.lm_head.weight[elder.config.text_config.eos_token_id])
+
+
+@pytest.mark.parametrize("name", HEIRS)
+def test_what_is_taken_over_is_written_and_loads(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Outliers and all, as a checkpoint of its architecture."""
+    monkeypatch.setattr(heir_module, "LOOKS", 1)
+    monkeypatch.setattr(school, "CHECKPOINTS", tmp_path)
+    heir = SCHOOLS[name](name, tmp_path / "states")
+    assert isinstance(heir, Heir)
+    heir.inherit()
+    if name == "video_llava":
+        towers = [heir.network.get_submodule(n) for n in heir.model.anatomy.modules("vision")]
+        pairs = zip(*(tower.state_dict().values() for tower in towers), strict=True)
+        assert all(torch.equal(one, other) for one, other in pairs)
+    heir.finish()
+    variant = load(heir.model, compressions()["16bit"], Source(str(tmp_path / name)))
+    norm = variant.network.get_submodule(heir.model.anatomy.layers)[0].input_layernorm.weight
+    assert norm.abs().max() > 20 * norm.abs().median(), "the outliers are in"
+    assert [path.name for path in tmp_path.iterdir()] == [name], "nothing half done is left"
+    assert 1e6 < sum(p.numel() for p in heir.network.parameters()) < 4e6
+
+
+def test_clip_begins_with_a_tower_that_is_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(matching, "CHECKPOINTS", tmp_path)
+    with pytest.raises(CheckpointError, match="train llavanext"):
+        SCHOOLS["clip"]("clip", tmp_path).run()

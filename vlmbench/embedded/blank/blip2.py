@@ -15,7 +15,7 @@ LONGEST = 256
 
 def tokenizer() -> Any:
     """The shared words with BLIP-2's special tokens."""
-    made = vocabulary.tokenizer(SPECIAL, begins=True)
+    made = vocabulary.tokenizer(SPECIAL)
     made.add_special_tokens({"additional_special_tokens": ["<image>"]})
     made.image_token = "<image>"
     return made

@@ -13,7 +13,7 @@ LONGEST = 77
 
 def tokenizer() -> Any:
     """The shared words between CLIP's two special tokens."""
-    made = vocabulary.tokenizer(SPECIAL, begins=True, ends=True)
+    made = vocabulary.tokenizer(SPECIAL, ends=True)
     made.model_max_length, made.padding_side = LONGEST, "right"
     return made
 

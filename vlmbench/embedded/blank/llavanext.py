@@ -25,7 +25,7 @@ CHAT_TEMPLATE = (
 
 def tokenizer() -> Any:
     """The shared words with LLaVA's special tokens."""
-    made = vocabulary.tokenizer(SPECIAL, begins=True)
+    made = vocabulary.tokenizer(SPECIAL)
     made.add_special_tokens({"additional_special_tokens": ["<image>", "<video>"]})
     return made
 

@@ -21,7 +21,7 @@ CHAT_TEMPLATE = (
 
 def tokenizer() -> Any:
     """The shared words with Phi-3.5's special tokens."""
-    made = vocabulary.tokenizer(SPECIAL, begins=True)
+    made = vocabulary.tokenizer(SPECIAL)
     named = ["<|user|>", "<|assistant|>", "<|image|>"]
     made.add_special_tokens({"additional_special_tokens": named})
     return made

@@ -24,10 +24,12 @@ def source_of(name, folder):
     processor = untrained.processor(untrained.tokenizer())
     torch.manual_seed(0)
     network = untrained.network(processor.tokenizer)
-    # What starts as zero would hide what comes of it.
-    for parameter in network.parameters():
+    for name_of, parameter in network.named_parameters():
+        # What starts as zero would hide what comes of it; so would what starts small what is shown.
         if not parameter.any():
             torch.nn.init.normal_(parameter, std=0.02)
+        if "patch_embed" in name_of or "embed_tokens" in name_of or "token_embed" in name_of:
+            parameter.data.mul_(20)
     network.to(torch.bfloat16).save_pretrained(folder / name)
     processor.save_pretrained(folder / name)
     return Source(str(folder / name))
