@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import re
 import subprocess
 import sys
@@ -206,3 +207,14 @@ def test_describe_needs_a_model_that_takes_videos(
     monkeypatch.setattr(catalogue, "models", lambda *own: {"qwen2": unseeing})
     assert cli.main(["describe", str(clip)]) == 2
     assert capsys.readouterr().err.startswith("vlmbench: qwen2 takes no video.")
+
+
+def test_a_reader_that_leaves_is_no_error() -> None:
+    """As `vlmbench list | head -1`."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    said = subprocess.run(
+        [sys.executable, "-m", "vlmbench.cli", "list"], stdout=writer, stderr=subprocess.PIPE
+    )
+    os.close(writer)
+    assert (said.returncode, said.stderr) == (1, b"")
