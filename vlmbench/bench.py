@@ -106,10 +106,9 @@ class Bench:
             for kept in ("last_value", "last_traceback", "last_exc"):
                 setattr(sys, kept, None)
             gc.collect()
-            options = self.options
             if wanted in self._unloadable:
                 raise self._unloadable[wanted]
-            source = self._source("model", model)
+            options, source = self.options, self._source("model", model)
             self.loads[wanted] += 1
             try:
                 loaded = load_once(
