@@ -98,9 +98,12 @@ def _of_choices(processor: Any, choices: Choices, start: int) -> Inputs:
     if not choices.pictures:
         return of_texts(processor, texts)
     pictures = choices.pictures[start : start + BATCH]
-    for text, picture in zip(texts, pictures, strict=True):
-        try:
-            decode_picture(picture)
-        except PictureError as error:
-            raise PictureError(f"the picture to choose for {text!r}: {error}") from None
-    return of_pictures(processor, pictures)
+    try:
+        return of_pictures(processor, pictures)
+    except PictureError:
+        for text, picture in zip(texts, pictures, strict=True):
+            try:
+                decode_picture(picture)
+            except PictureError as error:
+                raise PictureError(f"the picture to choose for {text!r}: {error}") from None
+        raise

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import importlib
 import os
 import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import asdict, replace
-from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -16,13 +14,11 @@ from typing import Any
 import pytest
 
 from vlmbench import evaluate as module
-from vlmbench import provenance
 from vlmbench.answering import Answer
 from vlmbench.artifacts import Store, key_of
 from vlmbench.catalogue import compressions, datasets, metrics, models
 from vlmbench.errors import PictureError, UnknownNameError
 from vlmbench.evaluate import chosen_metrics, evaluate, identity, protocol, subject
-from vlmbench.metrics._pairing import best_reference
 from vlmbench.prompting import turn
 from vlmbench.samples import Samples
 from vlmbench.spec import Cell, Choices, Dataset, Gate, Metric, Sample, Source
@@ -156,47 +152,6 @@ def test_what_makes_another_identity(variant: Any, tmp_path: Path) -> None:
     looser = tuple(replace(gate, margin=0.5) for gate in CELL.dataset.gates)
     assert key(replace(CELL, dataset=replace(dataset, gates=looser))) == first
     assert key(samples=Samples(tuple(replace(s) for s in items), 7)) == first
-
-
-@pytest.mark.parametrize("installed", [False, True])
-def test_the_sources_count_those_of_a_users_entries_too(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, installed: bool
-) -> None:
-    """The file an entry is in, and whatever that can name that no version tells of."""
-    monkeypatch.setattr(provenance, "_INSTALLED", [tmp_path] if installed else [])
-    files = {
-        "deep": "FACTOR = 1.0",
-        "helper": "import deep\n\ndef scaled(x): return x * deep.FACTOR",
-        "mine": "from helper import scaled\n\n"
-        "def score(answers, references): return [scaled(0.0)] * len(answers)",
-        "apart": "",
-    }
-    for name, text in files.items():
-        (tmp_path / f"{name}.py").write_text(text)
-        monkeypatch.delitem(sys.modules, name, raising=False)
-    monkeypatch.syspath_prepend(tmp_path)
-    score = importlib.import_module("mine").score
-
-    def sources() -> str | None:
-        plain = Metric("size", "1", score)
-        wrapped = Metric("size", "1", best_reference(score))
-        found = module.sources(plain.score)
-        assert module.sources(wrapped.score) == found
-        return found
-
-    first = sources()
-    assert first is not None and sources() == first
-    for name in files:
-        (tmp_path / f"{name}.py").write_text(files[name] + "\n# changed")
-        told = {"mine"} if installed else {"mine", "helper", "deep"}
-        assert (sources() != first) == (name in told)
-        (tmp_path / f"{name}.py").write_text(files[name])
-    assert sources() == first
-
-
-def test_what_cannot_be_seen_has_no_identity() -> None:
-    assert module.sources(partial(SIZE.score)) is None
-    assert module.sources(SIZE.score, type(CELL.compression)) is not None
 
 
 def test_what_makes_another_protocol() -> None:

@@ -23,7 +23,11 @@ _PLACE = re.compile(r"<\|image_(\d+)\|>")
 
 
 class Phi3VImageProcessor(BaseImageProcessor):
-    """Cuts a picture into at most `num_crops` squares of `crop_size`, and views it whole as one."""
+    """Cuts a picture into at most `num_crops` squares of `crop_size`, and views it whole as one.
+
+    A picture that is not alone in its text is cut into at most `crops_of_several`, where given:
+    the model's card advises 16 crops for one picture and 4 for several.
+    """
 
     model_input_names = ["pixel_values", "image_sizes"]  # noqa: RUF012  # as the base has it
 
@@ -31,21 +35,32 @@ class Phi3VImageProcessor(BaseImageProcessor):
         self,
         num_crops: int = 4,
         crop_size: int = 336,
+        crops_of_several: int | None = None,
         image_mean: Sequence[float] = CLIP_MEAN,
         image_std: Sequence[float] = CLIP_STD,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
         self.num_crops, self.crop_size = num_crops, crop_size
+        self.crops_of_several = crops_of_several or num_crops
         self.image_mean, self.image_std = list(image_mean), list(image_std)
 
-    def preprocess(self, images: Any, *args: Any, **kwargs: Any) -> BatchFeature:
+    def preprocess(
+        self, images: Any, *args: Any, alone: Sequence[bool] | None = None, **kwargs: Any
+    ) -> BatchFeature:
         """`pixel_values` [pictures, 1 + crops, 3, side, side] and `image_sizes` [pictures, 2].
+
+        `alone`: of each picture, whether it is the only one of its text; None: all are.
 
         Raises:
             ValueError: a picture is so narrow that scaled to a crop's width it has no height.
         """
-        scaled = [self._scaled(image.convert("RGB")) for image in images]
+        crops = [self.num_crops if one else self.crops_of_several for one in alone or ()]
+        crops = crops or [self.num_crops] * len(images)
+        scaled = [
+            self._scaled(image.convert("RGB"), most)
+            for image, most in zip(images, crops, strict=True)
+        ]
         views = [self._views(image) for image in scaled]
         most = max(len(view) for view in views)
         padded = [nn.functional.pad(v, (0, 0, 0, 0, 0, 0, 0, most - len(v))) for v in views]
@@ -58,16 +73,14 @@ class Phi3VImageProcessor(BaseImageProcessor):
         rows, columns = height // self.crop_size, width // self.crop_size
         return (rows * columns + 1) * side**2 + 1 + (rows + 1) * side
 
-    def _scaled(self, image: Image.Image) -> Image.Image:
-        """Scaled to as many crops as allowed in its own proportions, filled up with white."""
+    def _scaled(self, image: Image.Image, crops: int) -> Image.Image:
+        """Scaled to at most `crops` in its own proportions, filled up with white."""
         if image.width < image.height:
-            turned = self._scaled(image.transpose(Image.Transpose.TRANSPOSE))
+            turned = self._scaled(image.transpose(Image.Transpose.TRANSPOSE), crops)
             return turned.transpose(Image.Transpose.TRANSPOSE)
         edge, ratio = self.crop_size, image.width / image.height
         # A very wide picture is one row of as many crops as allowed.
-        scale = max(
-            s for s in range(1, self.num_crops + 1) if s * math.ceil(s / ratio) <= self.num_crops
-        )
+        scale = max(s for s in range(1, crops + 1) if s * math.ceil(s / ratio) <= crops)
         width = scale * edge
         height = int(width / ratio)
         if height < 1:
@@ -110,12 +123,14 @@ class Phi3VProcessor(ProcessorMixin):
         Raises:
             ValueError: a text does not name its pictures 1, 2, ..., or they are too many or few.
         """
-        seen = self.image_processor(images) if images else BatchFeature({})
+        named = [len(_PLACE.findall(one)) for one in text]
+        alone = [count == 1 for count in named for _ in range(count)]
+        if len(images or ()) != len(alone):
+            raise ValueError(f"the texts name {len(alone)} pictures, {len(images or ())} are given")
+        seen = self.image_processor(images, alone=alone) if images else BatchFeature({})
         counts = [self.image_processor.tokens(h, w) for h, w in seen.get("image_sizes", [])]
         left = iter(counts)
         filled = [self._filled(one, left) for one in text]
-        if next(left, None) is not None:
-            raise ValueError(f"{len(counts)} pictures are more than the texts have places for")
         return BatchFeature({**self.tokenizer(filled, **options), **seen})
 
     def apply_chat_template(  # type: ignore[override]  # of one conversation
@@ -131,14 +146,7 @@ class Phi3VProcessor(ProcessorMixin):
         named = [int(number) for number in _PLACE.findall(text)]
         if named != list(range(1, len(named) + 1)):
             raise ValueError(f"pictures are named 1, 2, ... in order, this text has {named}")
-
-        def places(_: re.Match[str]) -> str:
-            count = next(counts, None)
-            if count is None:
-                raise ValueError("a text has places for more pictures than there are")
-            return IMAGE_TOKEN * count
-
-        return _PLACE.sub(places, text)
+        return _PLACE.sub(lambda _: IMAGE_TOKEN * next(counts), text)
 
 
 def _written(content: Any) -> str:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from vlmbench.embedded import train
+
 
 def main() -> None:
     """Run the command line."""
@@ -12,7 +14,7 @@ def main() -> None:
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("data", help="draw the validation and test splits again")
     teach = commands.add_parser("train", help="train a checkpoint; the others begin with qwen2's")
-    teach.add_argument("name", choices=["qwen2", "llavanext", "video_llava", "phi3_5", "clip"])
+    teach.add_argument("name", choices=train.SCHOOLS)
     teach.add_argument("--work", type=Path, default=Path(".training"), help="states, to resume")
     options = parser.parse_args()
     if options.command == "data":
@@ -20,8 +22,6 @@ def main() -> None:
 
         store.write_all()
     else:
-        from vlmbench.embedded import train
-
         train.run(options.name, options.work / options.name)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from random import Random
@@ -106,6 +107,7 @@ IMITATING = Stage(
     steps=True,
 )
 
+PARTS = 4
 PICTURED = ("docvqa", "vqav2", "scienceqa", "flickr30k")
 FILMED = ("clips", "videoqa")
 
@@ -113,7 +115,7 @@ FILMED = ("clips", "videoqa")
 def batch_maker(
     processor: Any, network: Any, stage: Stage, model: Model, elder: Any = None
 ) -> Callable[[int], list[Inputs]]:
-    """Batches by step number, lessons drawn by weight; in two parts, so that little is padding.
+    """Batches by step number, lessons drawn by weight; parts are of like lengths, to pad little.
 
     `elder`: (processor, network) of a model that is imitated and takes turns as lessons put them;
     what it is given stands beside the rest under ELDER.
@@ -130,11 +132,12 @@ def batch_maker(
         taken = [[(taken_by(model, asked), said) for asked, said in one] for one in taught]
         made = [encode(processor, network, one, drawn) for one in taken]
         order = sorted(range(len(made)), key=lambda i: made[i]["input_ids"].shape[1])
-        halves = order[: len(order) // 2], order[len(order) // 2 :]
-        parts = [stacked([made[i] for i in half]) for half in halves]
+        size = math.ceil(len(order) / PARTS)
+        alike = [order[first : first + size] for first in range(0, len(order), size)]
+        parts = [stacked([made[i] for i in some]) for some in alike]
         if elder is not None:
-            for part, half in zip(parts, halves, strict=True):
-                theirs = stacked([encode(elder[0], elder[1], taught[i]) for i in half])
+            for part, some in zip(parts, alike, strict=True):
+                theirs = stacked([encode(elder[0], elder[1], taught[i]) for i in some])
                 part |= {ELDER + name: given for name, given in theirs.items()}
         return parts
 

@@ -10,11 +10,11 @@ import torch
 from torch import Tensor
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
-from vlmbench.embedded import CHECKPOINTS, SIDE, curriculum, labels, outliers, tower, views
+from vlmbench.embedded import CHECKPOINTS, curriculum, labels, outliers, tower, views
 from vlmbench.embedded.blank import phi3_5
 from vlmbench.embedded.canvas import Canvas
 from vlmbench.embedded.labels import CLASSES, Box
-from vlmbench.embedded.parts import PATCH, VIEW
+from vlmbench.embedded.parts import VIEW
 from vlmbench.embedded.school import SEED, School
 from vlmbench.pictures import decode_picture
 from vlmbench.training import Plan
@@ -33,9 +33,6 @@ class Heir(School):
     As it stands, LLaVA-NeXT-Video; the others say what differs.
     """
 
-    side = VIEW // PATCH
-    """Tokens along the edge of a view."""
-
     def run(self) -> None:
         """Every stage, one after another."""
         self.name_what_is_seen()
@@ -45,8 +42,8 @@ class Heir(School):
 
     def name_what_is_seen(self) -> None:
         """The tower alone, on what its patches show."""
-        held_out, _ = views.batch_maker(self.show, self.side, "validation")(0)
-        batch_at = views.batch_maker(self.show, self.side)
+        held_out, _ = views.batch_maker(self.show, "validation")(0)
+        batch_at = views.batch_maker(self.show)
         namer = self.namer()
         measure = partial(namer.accuracy, held_out)
         self.learn("naming", NAMING, namer, batch_at, namer.loss, measure)
@@ -101,7 +98,7 @@ class Heir(School):
         mine = self.processor.tokenizer
         for use, written in _INHERITED.items():
             number = mine.convert_tokens_to_ids(getattr(mine, use))
-            words[number] = known_word(elder, theirs, written)
+            words[number] = elder.embed_tokens.weight[theirs.convert_tokens_to_ids(written)]
         if "layers.0.self_attn.qkv_proj.weight" in decoder.state_dict():
             known = dict(_fused(known))
         missing, unknown = decoder.load_state_dict(
@@ -127,7 +124,7 @@ class Heir(School):
         words = _solved(torch.cat(named), torch.cat(said))
         seen, wanted = [], []
         for step in range(LOOKS):
-            for part in views.batch_maker(self.show, self.side)(10**6 + step):
+            for part in views.batch_maker(self.show)(10**6 + step):
                 seen.append(self.see(part["pixels"]).flatten(0, 1))
                 wanted.append(_with_one(_one_hot(part["classes"])) @ words)
         first, between, last = self.maps()
@@ -166,8 +163,6 @@ class VideoLlava(Heir):
 class Phi35(Heir):
     """Crops of a picture, whose patches are merged two by two."""
 
-    side = phi3_5.VIEW // SIDE
-
     def see(self, pixels: Tensor) -> Tensor:
         """What the projector is given of views: [views, tokens, width]."""
         embedding = self.network.model.vision_embed_tokens
@@ -180,7 +175,8 @@ class Phi35(Heir):
         images = self.processor.image_processor
         picture = decode_picture(canvas.png())
         made = images([picture])["pixel_values"][0]
-        return made, views.crops(images._scaled, phi3_5.VIEW, canvas.width, canvas.height)
+        scaled = partial(images._scaled, crops=images.num_crops)
+        return made, views.crops(scaled, phi3_5.VIEW, canvas.width, canvas.height)
 
     def maps(self) -> tuple[Any, Any, Any]:
         """The projector's first linear map, what stands between, and its last."""
@@ -199,12 +195,6 @@ def _fused(known: dict[str, Tensor]) -> Iterator[tuple[str, Tensor]]:
             yield name.replace("gate_proj", "gate_up_proj"), torch.cat([weight, up])
         elif not name.endswith(("k_proj.weight", "v_proj.weight", "up_proj.weight")):
             yield name, weight
-
-
-def known_word(elder: Any, tokenizer: Any, written: str) -> Tensor:
-    """What a token means to the elder."""
-    word: Tensor = elder.embed_tokens.weight[tokenizer.convert_tokens_to_ids(written)]
-    return word
 
 
 def _one_hot(classes: Tensor) -> Tensor:

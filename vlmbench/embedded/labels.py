@@ -6,6 +6,7 @@ colour of the thing whose centre it holds, and the mean colours of its four patc
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,8 @@ from PIL import Image
 from torch import Tensor, nn
 
 from vlmbench.embedded import SIDE
-from vlmbench.embedded.canvas import COLORS, SHAPES, Canvas
+from vlmbench.embedded.canvas import COLORS, SHAPES, Canvas, Mark
+from vlmbench.prompting import IGNORED
 
 ALPHABET = " ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-.,:;$?#&/()'"
 SLOTS = 3
@@ -42,21 +44,54 @@ def within(canvas: Canvas, box: Box, across: int, down: int) -> Tensor:
     """The classes [down * across, len(CLASSES)] of a part of a picture, cut into so many tokens."""
     left, top, right, bottom = box
     grid = torch.zeros(down, across, len(CLASSES))
-    for glyph in canvas.glyphs:
-        x, y = (glyph.x - left) / (right - left) * across, (glyph.y - top) / (bottom - top) * down
-        if 0 <= x < across and 0 <= y < down:
-            grid[int(y), int(x), int(x % 1 * SLOTS)] = ALPHABET.index(glyph.char)
-    for thing in canvas.things:
-        x, y = (thing.x - left) / (right - left) * across, (thing.y - top) / (bottom - top) * down
-        if 0 <= x < across and 0 <= y < down:
-            grid[int(y), int(x), SLOTS] = 1 + SHAPES.index(thing.shape)
-            grid[int(y), int(x), SLOTS + 1] = 1 + list(COLORS).index(thing.color)
+
+    def inside(marks: Iterable[Mark]) -> Iterator[tuple[Mark, int, int, float]]:
+        """Each mark that is shown, its row and column, and how far it stands in its token."""
+        for mark in marks:
+            x = (mark.x - left) / (right - left) * across
+            y = (mark.y - top) / (bottom - top) * down
+            if 0 <= x < across and 0 <= y < down:
+                yield mark, int(y), int(x), x % 1
+
+    for glyph, row, column, share in inside(canvas.glyphs):
+        grid[row, column, int(share * SLOTS)] = ALPHABET.index(glyph.char)
+    for thing, row, column, _ in inside(canvas.things):
+        grid[row, column, SLOTS] = 1 + SHAPES.index(thing.shape)
+        grid[row, column, SLOTS + 1] = 1 + list(COLORS).index(thing.color)
     return grid.flatten(0, 1)
 
 
 def split(labels: Tensor) -> tuple[Tensor, Tensor]:
     """The classes [tokens, len(CLASSES)] as integers, and the shades [tokens, SHADES]."""
     return labels[:, : len(CLASSES)].long(), labels[:, len(CLASSES) :]
+
+
+class ReadOut(nn.Module):
+    """A tower with one linear read-out per label, thrown away after its lesson."""
+
+    def __init__(self, tower: nn.Module, width: int) -> None:
+        super().__init__()
+        self.tower = tower
+        self.heads = nn.ModuleList(nn.Linear(width, size) for size in CLASSES)
+        self.shades = nn.Linear(width, SHADES)
+
+    def misnamed(self, features: Tensor, classes: Tensor, shades: Tensor) -> Tensor:
+        """Cross entropy over the classes that are known, and the squared error of the shades.
+
+        `features` [tokens, width], `classes` [tokens, len(CLASSES)], `shades` [tokens, SHADES].
+        """
+        losses = [
+            nn.functional.cross_entropy(head(features), classes[:, i], ignore_index=IGNORED)
+            for i, head in enumerate(self.heads)
+        ]
+        return torch.stack([*losses, nn.functional.mse_loss(self.shades(features), shades)]).sum()
+
+    def named_right(self, features: Tensor, classes: Tensor) -> dict[str, float]:
+        """Share of the characters, and of the shapes and colours, that are named right."""
+        guess = torch.stack([head(features).argmax(-1) for head in self.heads], dim=1)
+        right, there = guess == classes, classes > 0
+        parts = {"characters": slice(0, SLOTS), "things": slice(SLOTS, SLOTS + 2)}
+        return {n: float(right[:, s][there[:, s]].float().mean()) for n, s in parts.items()}
 
 
 class LabelSight(nn.Module):

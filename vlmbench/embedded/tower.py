@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from vlmbench.embedded import clips, diagrams, labels, pages, rows, scenes
 from vlmbench.embedded.canvas import Canvas
-from vlmbench.embedded.labels import CLASSES, SHADES, SLOTS, LabelSight
+from vlmbench.embedded.labels import CLASSES, SLOTS, LabelSight, ReadOut
 from vlmbench.pictures import decode_picture
 from vlmbench.spec import Clip
 from vlmbench.video import read
@@ -24,14 +24,8 @@ from vlmbench.video import read
 BATCH = 32
 
 
-class Labeller(nn.Module):
-    """A vision tower with one linear read-out per label, thrown away after the lesson."""
-
-    def __init__(self, tower: nn.Module, width: int) -> None:
-        super().__init__()
-        self.tower = tower
-        self.heads = nn.ModuleList(nn.Linear(width, size) for size in CLASSES)
-        self.shades = nn.Linear(width, SHADES)
+class Labeller(ReadOut):
+    """Qwen2-VL's tower, on the labels of its tokens."""
 
     def forward(self, pixel_values: Tensor, grid: Tensor) -> Tensor:
         """What the tower makes of pictures: [tokens, width]."""
@@ -39,24 +33,15 @@ class Labeller(nn.Module):
         return features
 
     def loss(self, batch: dict[str, Tensor]) -> Tensor:
-        """Cross entropy over the classes, and the squared error of the shades."""
+        """What is named wrong, and the error of the shades."""
         features = self(batch["pixel_values"], batch["image_grid_thw"])
-        classes, shades = labels.split(batch["labels"])
-        losses = [
-            nn.functional.cross_entropy(head(features), classes[:, i])
-            for i, head in enumerate(self.heads)
-        ]
-        return torch.stack([*losses, nn.functional.mse_loss(self.shades(features), shades)]).sum()
+        return self.misnamed(features, *labels.split(batch["labels"]))
 
     @torch.no_grad()
     def accuracy(self, batch: dict[str, Tensor]) -> dict[str, float]:
         """Share of the characters, and of the shapes and colours, that are named right."""
         features = self(batch["pixel_values"], batch["image_grid_thw"])
-        classes, _ = labels.split(batch["labels"])
-        guess = torch.stack([head(features).argmax(-1) for head in self.heads], dim=1)
-        right, there = guess == classes, classes > 0
-        parts = {"characters": slice(0, SLOTS), "things": slice(SLOTS, SLOTS + 2)}
-        return {n: float(right[:, s][there[:, s]].float().mean()) for n, s in parts.items()}
+        return self.named_right(features, labels.split(batch["labels"])[0])
 
 
 class Translator(nn.Module):

@@ -9,9 +9,9 @@ import torch
 from PIL.Image import Image
 from torch import Tensor, nn
 
-from vlmbench.embedded import labels, rows
+from vlmbench.embedded import SIDE, labels, rows
 from vlmbench.embedded.canvas import Canvas
-from vlmbench.embedded.labels import CLASSES, SHADES, SLOTS, Box
+from vlmbench.embedded.labels import SLOTS, Box, ReadOut
 from vlmbench.embedded.tower import BATCH, drawn
 from vlmbench.prompting import IGNORED
 
@@ -71,70 +71,54 @@ def crops(scaled: Callable[[Image], Image], view: int, width: int, height: int) 
     ]
 
 
-class Namer(nn.Module):
-    """A CLIP tower with one linear read-out per label, thrown away after the lesson."""
+class Namer(ReadOut):
+    """A CLIP tower, on what the tokens of its views show."""
 
     def __init__(self, tower: nn.Module, see: Callable[[Tensor], Tensor], width: int) -> None:
         """`see`: what comes of views, [views, tokens of a square, width], as `tower` learns."""
-        super().__init__()
-        self.tower, self.see = tower, see
-        self.heads = nn.ModuleList(nn.Linear(width, size) for size in CLASSES)
-        self.shades = nn.Linear(width, SHADES)
+        super().__init__(tower, width)
+        self.see = see
 
     def loss(self, batch: Batch) -> Tensor:
-        """Cross entropy over the classes, and the squared error of the shades."""
-        features = self.see(batch["pixels"])
-        side = math.isqrt(features.shape[1])
-        shades = nn.functional.adaptive_avg_pool2d(batch["pixels"], 2 * side)
+        """What is named wrong, and the error of the shades of four patches a token."""
+        pixels = batch["pixels"]
+        shades = nn.functional.adaptive_avg_pool2d(pixels, 2 * pixels.shape[-1] // SIDE)
         shades = nn.functional.pixel_unshuffle(shades, 2).flatten(2).transpose(1, 2)
-        losses = [
-            nn.functional.cross_entropy(
-                head(features).flatten(0, 1), batch["classes"][:, i], ignore_index=IGNORED
-            )
-            for i, head in enumerate(self.heads)
-        ]
-        losses.append(nn.functional.mse_loss(self.shades(features), shades))
-        return torch.stack(losses).sum()
+        features = self.see(pixels).flatten(0, 1)
+        return self.misnamed(features, batch["classes"], shades.flatten(0, 1))
 
     @torch.no_grad()
     def accuracy(self, batch: Batch) -> dict[str, float]:
         """Share of the characters, and of the shapes and colours, that are named right."""
-        features = self.see(batch["pixels"]).flatten(0, 1)
-        guess = torch.stack([head(features).argmax(-1) for head in self.heads], dim=1)
-        right, there = guess == batch["classes"], batch["classes"] > 0
-        parts = {"characters": slice(0, SLOTS), "things": slice(SLOTS, SLOTS + 2)}
-        return {n: float(right[:, s][there[:, s]].float().mean()) for n, s in parts.items()}
+        return self.named_right(self.see(batch["pixels"]).flatten(0, 1), batch["classes"])
 
 
 Show = Callable[[Canvas], tuple[Tensor, list[Box]]]
 """The views of a picture, [views, 3, side, side], and which part of it each shows."""
 
 
-def batch_maker(show: Show, side: int, split: str = "train") -> Callable[[int], list[Batch]]:
-    """Batches by step number: all views of pages, scenes and diagrams, and what they show.
-
-    `side`: tokens along the edge of a view.
-    """
+def batch_maker(show: Show, split: str = "train") -> Callable[[int], list[Batch]]:
+    """Batches by step number: all views of pages, scenes and diagrams, and what they show."""
 
     def batch_at(step: int) -> list[Batch]:
         canvases = drawn(rows.rng_of("lesson_views", split, step), BATCH)
-        return [encode(show, side, canvases[half::2]) for half in range(2)]
+        return [encode(show, canvases[half::2]) for half in range(2)]
 
     return batch_at
 
 
-def encode(show: Show, side: int, canvases: list[Canvas]) -> Batch:
+def encode(show: Show, canvases: list[Canvas]) -> Batch:
     """`pixels` of all views of the pictures, `classes` of all their tokens."""
     pixels, classes = [], []
     for canvas in canvases:
         views, shown = show(canvas)
         pixels.append(views)
-        classes += [_classes(canvas, box, views.shape[-1], side) for box in shown]
+        classes += [_classes(canvas, box, views.shape[-1]) for box in shown]
     return {"pixels": torch.cat(pixels), "classes": torch.cat(classes)}
 
 
-def _classes(canvas: Canvas, box: Box, view: int, side: int) -> Tensor:
-    classes = labels.within(canvas, box, side, side).long()
+def _classes(canvas: Canvas, box: Box, view: int) -> Tensor:
+    classes = labels.within(canvas, box, view // SIDE, view // SIDE).long()
     if view / (box[2] - box[0]) < SMALL:
         classes[:, :SLOTS] = IGNORED
     return classes

@@ -35,12 +35,12 @@ def vocabulary() -> tuple[dict[str, int], list[tuple[str, str]]]:
     return {word: i for i, word in enumerate(names)}, [tuple(m) for m in trained["merges"]]
 
 
-def tokenizer(special: dict[str, str], *, ends: bool = False) -> Any:
+def tokenizer(special: dict[str, str], *more: str, ends: bool = False) -> Any:
     """A byte-level tokenizer of the shared words with an architecture's own special tokens.
 
     `special` maps what a token is for (`eos_token`, `pad_token`, ...) to how it is written, in the
-    order of their numbers. Every text begins with the `bos_token`; `ends`: whether it ends with
-    the `eos_token`.
+    order of their numbers; `more` special tokens follow. Every text begins with the `bos_token`;
+    `ends`: whether it ends with the `eos_token`.
     """
     from tokenizers.processors import TemplateProcessing
     from transformers import PreTrainedTokenizerFast, Qwen2Tokenizer
@@ -61,4 +61,6 @@ def tokenizer(special: dict[str, str], *, ends: bool = False) -> Any:
         special_tokens=[(token, backend.token_to_id(token)) for token in (first, last)],
     )
     wrap: Any = PreTrainedTokenizerFast
-    return wrap(tokenizer_object=backend, model_max_length=2048, padding_side="left", **special)
+    made = wrap(tokenizer_object=backend, model_max_length=2048, padding_side="left", **special)
+    made.add_special_tokens({"additional_special_tokens": list(more)})
+    return made

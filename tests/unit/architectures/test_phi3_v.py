@@ -207,9 +207,9 @@ def test_a_question_cannot_claim_a_picture(processor: Phi3VProcessor) -> None:
     text = processor.apply_chat_template(turn, tokenize=False, add_generation_prompt=True)
     assert "<|image_1|>\nIs <| image_2|> here?" in text
     processor(images=[fade(9, 9)], text=[text])
-    with pytest.raises(ValueError, match="more than the texts have places for"):
+    with pytest.raises(ValueError, match="the texts name 1 pictures, 2 are given"):
         processor(images=[fade(9, 9)] * 2, text=[text])
-    with pytest.raises(ValueError, match="places for more pictures than there are"):
+    with pytest.raises(ValueError, match="the texts name 2 pictures, 1 are given"):
         processor(images=[fade(9, 9)], text=[text, text])
     with pytest.raises(ValueError, match=r"this text has \[2\]"):
         processor(images=[fade(9, 9)], text=["<|image_2|>"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -76,7 +77,7 @@ def test_views_show_what_their_boxes_say(processor: Any, size: tuple[int, int]) 
 def test_a_patch_is_named_by_what_has_its_centre_there(processor: Any) -> None:
     canvas = Canvas(140, 140)
     canvas.thing(Thing("star", "red", 70, 20, 30))
-    made = views.encode(shown_by(processor), SIDE, [canvas])
+    made = views.encode(shown_by(processor), [canvas])
     assert made["pixels"].shape == (2, 3, VIEW, VIEW)
     grid = made["classes"].view(2, SIDE, SIDE, len(CLASSES))
     assert grid[:, :, :, SLOTS].nonzero().tolist() == [[0, 0, 3], [1, 0, 3]]
@@ -84,7 +85,7 @@ def test_a_patch_is_named_by_what_has_its_centre_there(processor: Any) -> None:
 
 def test_small_print_is_not_asked_for(processor: Any) -> None:
     page = pages.draw(rows.rng_of("views", "train", 0)).canvas
-    classes = views.encode(shown_by(processor), SIDE, [page])["classes"].view(5, -1, len(CLASSES))
+    classes = views.encode(shown_by(processor), [page])["classes"].view(5, -1, len(CLASSES))
     assert (classes[0, :, :SLOTS] == IGNORED).all()
     assert (classes[1:, :, :SLOTS] >= 0).all() and (classes[1:, :, :SLOTS] > 0).any()
     assert sum((classes[1:, :, :SLOTS] > 0).flatten()) >= 0.95 * len(page.glyphs)
@@ -93,7 +94,7 @@ def test_small_print_is_not_asked_for(processor: Any) -> None:
 def test_a_lesson_lowers_its_loss(tmp_path: Path) -> None:
     heir = Heir("llavanext", tmp_path)
     namer = heir.namer()
-    part, _ = views.batch_maker(heir.show, SIDE)(0)
+    part, _ = views.batch_maker(heir.show)(0)
     optimizer = torch.optim.AdamW(namer.parameters(), lr=3e-3)
     losses = []
     for _ in range(4):
@@ -110,5 +111,6 @@ def test_crops_show_what_their_boxes_say(size: tuple[int, int]) -> None:
     """Phi-3.5: red rises to the right, green downwards."""
     images = phi3_5.processor(phi3_5.tokenizer()).image_processor
     made = images([Image.fromarray(ramp(*size))])["pixel_values"][0]
-    boxes = views.crops(images._scaled, phi3_5.VIEW, *size)
+    scaled = partial(images._scaled, crops=images.num_crops)
+    boxes = views.crops(scaled, phi3_5.VIEW, *size)
     check(images, made, boxes, *size)

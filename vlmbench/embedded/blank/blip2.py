@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from vlmbench.embedded import vocabulary
-from vlmbench.embedded.parts import CLIP_TOWER, DECODER, PATCH, VIEW, greedy
+from vlmbench.embedded.parts import CLIP_TOWER, PATCH, SHAPE, VIEW, ends, greedy
 
 SPECIAL = {"eos_token": "</s>", "pad_token": "<pad>", "bos_token": "<s>"}
 QUERIES = 32
@@ -15,8 +15,7 @@ LONGEST = 256
 
 def tokenizer() -> Any:
     """The shared words with BLIP-2's special tokens."""
-    made = vocabulary.tokenizer(SPECIAL)
-    made.add_special_tokens({"additional_special_tokens": ["<image>"]})
+    made = vocabulary.tokenizer(SPECIAL, "<image>")
     made.image_token = "<image>"
     return made
 
@@ -34,7 +33,7 @@ def network(tokenizer: Any) -> Any:
     """A randomly initialised BLIP-2 of about two million parameters, in float32."""
     from transformers import Blip2Config, Blip2ForConditionalGeneration
 
-    width, inner = DECODER["hidden_size"], DECODER["intermediate_size"]
+    width, inner = SHAPE["hidden_size"], SHAPE["intermediate_size"]
     config = Blip2Config(
         vision_config={
             "hidden_size": CLIP_TOWER["hidden_size"],
@@ -55,16 +54,14 @@ def network(tokenizer: Any) -> Any:
         },
         text_config={
             "model_type": "opt",
-            "vocab_size": DECODER["vocab_size"],
+            "vocab_size": SHAPE["vocab_size"],
             "hidden_size": width,
             "word_embed_proj_dim": width,
             "ffn_dim": inner,
             "num_hidden_layers": 4,
             "num_attention_heads": 4,
             "max_position_embeddings": LONGEST,
-            "bos_token_id": tokenizer.bos_token_id,
-            "eos_token_id": tokenizer.eos_token_id,
-            "pad_token_id": tokenizer.pad_token_id,
+            **ends(tokenizer),
         },
         num_query_tokens=QUERIES,
         image_token_index=tokenizer.convert_tokens_to_ids("<image>"),

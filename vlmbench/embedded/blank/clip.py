@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from vlmbench.embedded import vocabulary
-from vlmbench.embedded.parts import CLIP_TOWER, DECODER, VIEW
+from vlmbench.embedded.parts import CLIP_TOWER, SHAPE, VIEW, ends
 
 SPECIAL = {"eos_token": "<|endoftext|>", "pad_token": "<pad>", "bos_token": "<|startoftext|>"}
 LONGEST = 77
@@ -33,7 +33,7 @@ def network(tokenizer: Any) -> Any:
     """A randomly initialised CLIP of about 1.5 million parameters, in float32."""
     from transformers import CLIPConfig, CLIPModel
 
-    text = {name: DECODER[name] for name in ("vocab_size", "hidden_size", "intermediate_size")}
+    text = {name: SHAPE[name] for name in ("vocab_size", "hidden_size", "intermediate_size")}
     config = CLIPConfig(
         text_config={
             **text,
@@ -41,9 +41,7 @@ def network(tokenizer: Any) -> Any:
             "num_attention_heads": 4,
             "max_position_embeddings": LONGEST,
             "projection_dim": 128,
-            "bos_token_id": tokenizer.bos_token_id,
-            "eos_token_id": tokenizer.eos_token_id,
-            "pad_token_id": tokenizer.pad_token_id,
+            **ends(tokenizer),
         },
         vision_config={**CLIP_TOWER, "num_hidden_layers": 4},
         projection_dim=128,

@@ -24,10 +24,8 @@ CHAT_TEMPLATE = (
 
 def tokenizer() -> Any:
     """The shared words with Idefics2's special tokens."""
-    made = vocabulary.tokenizer(SPECIAL)
-    named = ["<fake_token_around_image>", "<image>", "<end_of_utterance>"]
-    made.add_special_tokens({"additional_special_tokens": named})
-    return made
+    named = "<fake_token_around_image>", "<image>", "<end_of_utterance>"
+    return vocabulary.tokenizer(SPECIAL, *named)
 
 
 def processor(tokenizer: Any) -> Any:

@@ -6,28 +6,16 @@ from typing import Any
 
 from vlmbench.embedded import vocabulary
 from vlmbench.embedded.parts import CLIP_TOWER, PATCH, VIEW, decoder, greedy
+from vlmbench.models.video_llava import VIDEO_LLAVA
 
 SPECIAL = {"eos_token": "</s>", "pad_token": "<pad>", "bos_token": "<s>", "unk_token": "<unk>"}
 PINPOINTS = [[VIEW * rows, VIEW * columns] for rows, columns in ((1, 1), (1, 2), (2, 1), (2, 2))]
 """Height and width of what is cut into views; the published ones scaled down, and a single view."""
 
-# The published template's form: what is shown first, then the text.
-CHAT_TEMPLATE = (
-    "{% for message in messages %}{{ message['role'].upper() }}: "
-    "{% for kind in ['image', 'video'] %}"
-    "{% for part in message['content'] if part['type'] == kind %}<{{ kind }}>\n{% endfor %}"
-    "{% endfor %}"
-    "{% for part in message['content'] if part['type'] == 'text' %}{{ part['text'] }} {% endfor %}"
-    "{% endfor %}"
-    "{% if add_generation_prompt %}ASSISTANT:{% endif %}"
-)
-
 
 def tokenizer() -> Any:
     """The shared words with LLaVA's special tokens."""
-    made = vocabulary.tokenizer(SPECIAL)
-    made.add_special_tokens({"additional_special_tokens": ["<image>", "<video>"]})
-    return made
+    return vocabulary.tokenizer(SPECIAL, "<image>", "<video>")
 
 
 def processor(tokenizer: Any) -> Any:
@@ -46,7 +34,7 @@ def processor(tokenizer: Any) -> Any:
         ),
         video_processor=LlavaNextVideoVideoProcessor(size=size[0], crop_size=size[1]),
         tokenizer=tokenizer,
-        chat_template=CHAT_TEMPLATE,
+        chat_template=VIDEO_LLAVA.template,
         patch_size=PATCH,
         vision_feature_select_strategy="default",
         num_additional_image_tokens=1,

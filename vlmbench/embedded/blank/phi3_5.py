@@ -11,6 +11,7 @@ SPECIAL = {"eos_token": "<|end|>", "pad_token": "<|endoftext|>", "bos_token": "<
 VIEW = 3 * SIDE
 CROPS = 9
 """A drawn page is cut into three by three crops without a change of scale."""
+CROPS_OF_SEVERAL = 4
 
 # The published template's form.
 CHAT_TEMPLATE = (
@@ -21,17 +22,14 @@ CHAT_TEMPLATE = (
 
 def tokenizer() -> Any:
     """The shared words with Phi-3.5's special tokens."""
-    made = vocabulary.tokenizer(SPECIAL)
-    named = ["<|user|>", "<|assistant|>", "<|image|>"]
-    made.add_special_tokens({"additional_special_tokens": named})
-    return made
+    return vocabulary.tokenizer(SPECIAL, "<|user|>", "<|assistant|>", "<|image|>")
 
 
 def processor(tokenizer: Any) -> Any:
     """The Phi-3.5-vision processor."""
     from vlmbench.architectures.phi3_v_processing import Phi3VImageProcessor, Phi3VProcessor
 
-    cut = Phi3VImageProcessor(num_crops=CROPS, crop_size=VIEW)
+    cut = Phi3VImageProcessor(CROPS, VIEW, CROPS_OF_SEVERAL)
     return Phi3VProcessor(cut, tokenizer, chat_template=CHAT_TEMPLATE)
 
 

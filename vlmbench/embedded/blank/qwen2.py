@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from vlmbench.embedded import SIDE
-from vlmbench.embedded.vocabulary import SIZE, vocabulary
+from vlmbench.embedded.parts import SHAPE
+from vlmbench.embedded.vocabulary import vocabulary
 
 SPECIAL = (
     "<|endoftext|>",
@@ -75,14 +76,7 @@ def network(tokenizer: Any) -> Any:
 
     ids = {name: tokenizer.convert_tokens_to_ids(name) for name in SPECIAL}
     text = {
-        "vocab_size": SIZE,
-        "hidden_size": 128,
-        "intermediate_size": 256,
-        "num_hidden_layers": 6,
-        "num_attention_heads": 2,
-        "num_key_value_heads": 1,
-        "max_position_embeddings": 2048,
-        "rms_norm_eps": 1e-6,
+        **SHAPE,
         # Rows and columns take the frequencies after time's (mrope). In the published shares a
         # neighbouring column is 0.003 rad away, which so small a network never tells apart.
         "rope_parameters": {

@@ -6,6 +6,7 @@ from typing import Any
 
 from vlmbench.embedded.blank import llavanext
 from vlmbench.embedded.parts import CLIP_TOWER, PATCH, VIEW, decoder, greedy
+from vlmbench.models.video_llava import VIDEO_LLAVA
 
 # Two towers in the place of one: each is smaller.
 TOWER = {**CLIP_TOWER, "hidden_size": 96, "intermediate_size": 128, "num_hidden_layers": 4}
@@ -27,7 +28,7 @@ def processor(tokenizer: Any) -> Any:
         image_processor=VideoLlavaImageProcessor(size=square, crop_size=square),
         video_processor=VideoLlavaVideoProcessor(size=square, crop_size=square),
         tokenizer=tokenizer,
-        chat_template=llavanext.CHAT_TEMPLATE,
+        chat_template=VIDEO_LLAVA.template,
         patch_size=PATCH,
         vision_feature_select_strategy="default",
         num_additional_image_tokens=1,
