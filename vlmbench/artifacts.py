@@ -126,6 +126,10 @@ class Store:
         finally:
             shutil.rmtree(part, ignore_errors=True)
 
+    def work(self, key: str) -> Path:
+        """Where what becomes the checkpoint of that identity may leave its unfinished state."""
+        return self._path(key, "work")
+
     def forget(self, key: str) -> None:
         """Drop what there is of that identity.
 
@@ -223,12 +227,12 @@ def _digest(text: str) -> str:
 
 def _entry(path: Path) -> Entry:
     stat, kind = path.stat(), path.suffix.removeprefix(".")
-    what, size = {"journal": "unfinished"}.get(kind, "damaged"), stat.st_size
+    what, size = {"journal": "unfinished", "work": "unfinished"}.get(kind, "damaged"), stat.st_size
     with suppress(OSError, ValueError, KeyError, TypeError):
         if kind == "run":
             what = json.loads(path.read_text(encoding="utf-8").partition("\n")[2])["cell"]
         elif path.is_dir():
-            size = sum(file.stat().st_size for file in path.iterdir())
+            size = sum(file.stat().st_size for file in path.rglob("*"))
             what = json.loads((path / _DIGESTS).read_text())["what"]
     return Entry(path, what, size, stat.st_mtime)
 

@@ -8,15 +8,16 @@ import sys
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vlmbench import baseline as baselines
-from vlmbench import catalogue, gates, selection, stats, update
+from vlmbench import gates, selection, stats, update
 from vlmbench.artifacts import Store, default_folder, key_of
 from vlmbench.errors import BaselineError, UsageError, VlmbenchError
 from vlmbench.options import Entries, Options
-from vlmbench.spec import Cell, Compression, Dataset, Model, Source
+from vlmbench.spec import Cell, Compression, Dataset, Model
 from vlmbench.verdict import Verdict, compare, settled
 
 if TYPE_CHECKING:
@@ -62,10 +63,7 @@ class Bench:
         self.entries = dataclasses.replace(self.entries, datasets=adjusted)
         self.models = selection.models(self.options, self.entries)
         self.datasets = selection.datasets(self.options, self.entries)
-        self.compressions = [
-            catalogue.find("compression", name, self.entries.compressions)
-            for name in self.options.compressions or self.entries.compressions
-        ]
+        self.compressions = selection.compressions(self.options, self.entries)
         selection.check(self.models, self.compressions, self.datasets)
         if not self.cells():
             named = [", ".join(e.name for e in axis) for axis in (self.models, self.datasets)]
@@ -78,15 +76,7 @@ class Bench:
 
     def cells(self) -> list[Cell]:
         """Every pair that can run, variant by variant; what no model claims, any may that can."""
-        claimed = {name for model in self.entries.models.values() for name in model.datasets}
-        return [
-            Cell(model, compression, dataset)
-            for model in self.models
-            for compression in self.compressions
-            for dataset in self.datasets
-            if dataset.name in model.datasets
-            or (dataset.name not in claimed and model.can_answer(dataset))
-        ]
+        return selection.cells(self.models, self.compressions, self.datasets, self.entries)
 
     def cell(self, name: str) -> Cell:
         """The cell of that id."""
@@ -98,6 +88,7 @@ class Bench:
         `lent`: to a test, which may change it; what it then answers is not kept.
         """
         from vlmbench.compressed import load_once
+        from vlmbench.traindata import TrainSamples
 
         wanted = f"{model.name}_{compression.name}"
         if self._loaded is None or self._loaded.name != wanted:
@@ -108,7 +99,8 @@ class Bench:
             gc.collect()
             if wanted in self._unloadable:
                 raise self._unloadable[wanted]
-            options, source = self.options, self._source("model", model)
+            options = self.options
+            source = selection.source("model", model, options.tier)
             self.loads[wanted] += 1
             try:
                 loaded = load_once(
@@ -116,6 +108,7 @@ class Bench:
                     compression,
                     source,
                     self.store,
+                    partial(TrainSamples, self.entries.datasets, options.tier),
                     device=options.device,
                     dtype=options.dtype,
                     fresh=options.fresh,
@@ -135,7 +128,7 @@ class Bench:
         from vlmbench.samples import read
 
         if dataset.name not in self._samples:
-            source = self._source("data set", dataset)
+            source = selection.source("data set", dataset, self.options.tier)
             self._samples[dataset.name] = read(dataset, source, limit=self.options.limit)
         return self._samples[dataset.name]
 
@@ -161,7 +154,7 @@ class Bench:
         check_device(options.device)
         identified = identity(
             cell,
-            self._source("model", cell.model),
+            selection.source("model", cell.model, options.tier),
             samples,
             self.entries.metrics,
             tier=options.tier,
@@ -289,12 +282,3 @@ class Bench:
                     late.append(cell)
         self.late = list(dict.fromkeys(late))
         return self.late
-
-    def _source(self, kind: str, entry: Model | Dataset) -> Source:
-        try:
-            return entry.sources[self.options.tier]
-        except KeyError:
-            raise UsageError(
-                f"{kind} {entry.name!r} is not in tier {self.options.tier!r}; it is in "
-                f"{', '.join(entry.sources)}. Choose that tier, or leave it out."
-            ) from None

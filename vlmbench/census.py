@@ -122,33 +122,49 @@ def _faults(component: str, held: Holding, promise: str) -> Iterator[str]:
         found = ", ".join(f"{n} {kind}" for kind, n in sorted(held.linears.items())) or "none"
         yield f"{component}: expected every linear as {promise}, found {found}"
         return
-    low, high = _expected_bytes(held, promise)
+    expected = _expected_bytes(held, promise)
     obtained = held.weight_bytes + held.state_bytes
-    if not low <= obtained <= high:
-        expected = f"{low:,}" if low == high else f"{low:,} to {high:,}"
-        yield f"{component}: expected {expected} bytes as {promise}, found {obtained:,}"
+    if not any(low <= obtained <= high for low, high in expected):
+        said = (f"{low:,}" if low == high else f"{low:,} to {high:,}" for low, high in expected)
+        yield f"{component}: expected {' or '.join(said)} bytes as {promise}, found {obtained:,}"
 
 
-def _expected_bytes(held: Holding, kind: str) -> tuple[int, int]:
-    """Least and most bytes of a component's linears, from declared shapes alone."""
-    low = slack = 0
-    for shape, count in held.shapes.items():
-        rows, columns = map(int, shape.split("x"))
-        size = rows * columns
-        if kind in FLOAT_BYTES:
-            low += count * FLOAT_BYTES[kind] * size
-        elif kind == "int8":  # a byte a weight, a float32 scale a row
-            low += count * (size + 4 * rows)
-        elif kind == "nf4":  # scales of 64 weights in a byte, scales of 256 scales in float32
-            scales = ceil(size / 64)
-            low += count * (ceil(size / 2) + scales + 4 * ceil(scales / 256))
-            slack += count * _NF4_TABLES_BYTES
-        else:
-            raise CensusError(
-                f"storage() promises {kind!r}, which the census cannot size. Expected one of "
-                f"{', '.join([*FLOAT_BYTES, 'int8', 'nf4'])}."
-            )
-    return low, low + slack
+def _expected_bytes(held: Holding, kind: str) -> list[tuple[int, int]]:
+    """Least and most bytes of a component's linears, from declared shapes alone.
+
+    Several where a kind allows for several granularities; all linears have the same.
+    """
+    shapes = [(*map(int, shape.split("x")), count) for shape, count in held.shapes.items()]
+    sizes = ([count * size for size in _bytes(kind, *shape)] for *shape, count in shapes)
+    slack = sum(held.shapes.values()) * _NF4_TABLES_BYTES if kind == "nf4" else 0
+    return [(low, low + slack) for low in sorted(set(map(sum, zip(*sizes, strict=True))))]
+
+
+def _bytes(kind: str, rows: int, columns: int) -> list[int]:
+    """What a linear may take, state included: one entry a granularity of its scales."""
+    size = rows * columns
+    if kind in FLOAT_BYTES:
+        return [FLOAT_BYTES[kind] * size]
+    if kind == "int8":  # float32 scales, of a row, the layer or a group; maybe one for the input
+        scales = (rows, 1, rows * _groups(columns))
+        return [size + 4 * (own + input) for own in scales for input in (0, 1)]
+    if kind == "int4":  # a float32 scale a group; maybe a byte for its zero
+        return [size // 2 + each * rows * _groups(columns) for each in (4, 5)]
+    if kind == "nf4":  # scales of 64 weights in a byte, scales of 256 scales in float32
+        return [ceil(size / 2) + ceil(size / 64) + 4 * ceil(ceil(size / 64) / 256)]
+    raise CensusError(
+        f"storage() promises {kind!r}, which the census cannot size. Expected one of "
+        f"{', '.join([*FLOAT_BYTES, 'int8', 'int4', 'nf4'])}."
+    )
+
+
+def _groups(columns: int) -> int:
+    from vlmbench.packed import GROUP, group_size
+
+    try:
+        return columns // group_size(columns, GROUP)
+    except ValueError:  # such a linear has no groups
+        return 1
 
 
 def _check_anatomy(network: nn.Module, anatomy: Anatomy) -> None:
@@ -173,18 +189,22 @@ def _owner(anatomy: Anatomy, name: str) -> str:
 
 
 def _kind(linear: nn.Linear) -> str:
-    """How the weight is stored: a float type, int8, nf4; anything else by a telling name."""
+    """How the weight is stored: a float type, int8, int4, nf4; else by a telling name."""
     quant_state = getattr(linear.weight, "quant_state", None)
     if quant_state is not None:
         doubly = getattr(quant_state, "nested", False)
         return str(quant_state.quant_type) if doubly else f"{quant_state.quant_type} (scales kept)"
-    return str(linear.weight.dtype).removeprefix("torch.")
+    weight, declared = linear.weight, linear.in_features * linear.out_features
+    if weight.element_size() == 1 and 2 * weight.numel() == declared:
+        return "int4"
+    return str(weight.dtype).removeprefix("torch.")
 
 
 def _state(linear: nn.Linear) -> Iterator[Tensor]:
     """Every tensor beside the weight and bias: bitsandbytes keeps them in plain attributes."""
     import torch
 
+    yield from linear.buffers(recurse=False)
     quant_state = getattr(linear.weight, "quant_state", None)
     holders = (
         linear.weight,

@@ -61,19 +61,28 @@ def check_architecture(model: Model, source: Source) -> None:
     Raises:
         CheckpointError: the config is missing, damaged, or of another architecture.
     """
-    from transformers import PreTrainedConfig
-
-    if is_folder(source):
-        _folder(source)
-    with explained(source, "config.json"):
-        config, _ = PreTrainedConfig.get_config_dict(**where(source))
-    named = config.get("architectures") or ["none"]
+    named = config_of(source).get("architectures") or ["none"]
     if model.architecture not in named:
         raise CheckpointError(
             f"{source.location}/config.json is of architecture {', '.join(named)}, but model "
             f"{model.name!r} expects {model.architecture}. Name another checkpoint, or the model "
             "that goes with this one."
         )
+
+
+def config_of(source: Source) -> dict[str, Any]:
+    """What config.json says.
+
+    Raises:
+        CheckpointError: it is missing or damaged.
+    """
+    from transformers import PreTrainedConfig
+
+    if is_folder(source):
+        _folder(source)
+    with explained(source, "config.json"):
+        config: dict[str, Any] = PreTrainedConfig.get_config_dict(**where(source))[0]
+    return config
 
 
 def check_weights(network: nn.Module, source: Source, info: Mapping[str, Any]) -> None:
@@ -109,11 +118,16 @@ def _misshapen(network: nn.Module) -> list[str]:
     """Find what transformers does not see: it quantizes a weight of any shape."""
     from torch import nn
 
+    from vlmbench.packed import Int4Linear, Int8Linear
+
     found = []
     for name, linear in network.named_modules():
         if isinstance(linear, nn.Linear):
             stored = getattr(linear.weight, "quant_state", linear.weight).shape
             declared = [linear.out_features, linear.in_features]
+            halved = isinstance(linear, Int4Linear) or getattr(linear, "bits", 8) == 4
+            if isinstance(linear, Int4Linear | Int8Linear) and halved:
+                declared[1] //= 2  # two codes a byte
             if list(stored) != declared:
                 found.append(f"{name}.weight (found {list(stored)}, expected {declared})")
     return found

@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import TypeVar
 
 from vlmbench import catalogue
+from vlmbench.chain import Chain
 from vlmbench.errors import CheckpointError, UnknownNameError, UsageError
 from vlmbench.options import Entries, Options
-from vlmbench.spec import Compression, Dataset, Model, Source
+from vlmbench.spec import Cell, Compression, Dataset, Model, Source
 
 T = TypeVar("T")
 
@@ -32,6 +33,65 @@ def models(options: Options, entries: Entries) -> list[Model]:
     if not options.models:
         return [model for model in entries.models.values() if options.tier in model.sources]
     return _chosen("model", options.models, entries.models, adopt)
+
+
+def compressions(options: Options, entries: Entries) -> list[Compression]:
+    """The recipes asked for, or all; `A+B` is a chain of known ones, `A_ft` one fine-tuned.
+
+    Raises:
+        UnknownNameError: there is no such recipe.
+        UsageError: a chain cannot mean anything.
+    """
+    wanted = options.compressions or entries.compressions
+    return [compression(name, entries.compressions) for name in wanted]
+
+
+def compression(name: str, known: Mapping[str, Compression]) -> Compression:
+    """The recipe of that name; see `compressions`."""
+    if name in known:
+        return known[name]
+    links = [link for part in name.split("+") for link in _links(part, known)]
+    parts = [catalogue.find("compression", link, known) for link in links]
+    return Chain(name, tuple(parts)) if len(parts) > 1 else parts[0]
+
+
+def _links(part: str, known: Mapping[str, Compression]) -> list[str]:
+    """`depth50_ft_on_docvqa` is depth50, then ft_on_docvqa."""
+    first, tuned, rest = part.partition("_ft")
+    return [part] if part in known or not (first and tuned) else [first, f"ft{rest}"]
+
+
+def cells(
+    models: Sequence[Model],
+    compressions: Sequence[Compression],
+    datasets: Sequence[Dataset],
+    entries: Entries,
+) -> list[Cell]:
+    """Every pair that can run, variant by variant; what no model claims, any may that can."""
+    claimed = {name for model in entries.models.values() for name in model.datasets}
+    return [
+        Cell(model, compression, dataset)
+        for model in models
+        for compression in compressions
+        for dataset in datasets
+        if dataset.name in model.datasets
+        or (dataset.name not in claimed and model.can_answer(dataset))
+    ]
+
+
+def source(kind: str, entry: Model | Dataset, tier: str) -> Source:
+    """Where an entry is in a tier.
+
+    Raises:
+        UsageError: it is not in that tier.
+    """
+    found = entry.sources.get(tier)
+    if found is None:
+        raise UsageError(
+            f"{kind} {entry.name!r} is not in tier {tier!r}; it is in "
+            f"{', '.join(entry.sources)}. Choose that tier, or leave it out."
+        )
+    return found
 
 
 def datasets(options: Options, entries: Entries) -> list[Dataset]:

@@ -10,12 +10,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
+from vlmbench.anatomy import COMPONENTS as COMPONENTS
+from vlmbench.anatomy import LLAMA_LIKE as LLAMA_LIKE
+from vlmbench.anatomy import Anatomy as Anatomy
+from vlmbench.anatomy import Component as Component
+from vlmbench.anatomy import Feed as Feed
+
 if TYPE_CHECKING:
     from torch import nn
 
 Tier = Literal["embedded", "hub"]
-Component = Literal["vision", "projector", "decoder", "head"]
-COMPONENTS: tuple[Component, ...] = ("vision", "projector", "decoder", "head")
 Row = Mapping[str, Any]
 Scorer = Callable[[Sequence[str], Sequence[Sequence[str]]], list[float]]
 
@@ -162,44 +166,8 @@ class Dataset:
     """What answers are chosen from, given all samples; None: they are written."""
     of_videos: bool = False
     """Whether its rows show videos: then a folder of them with a table of captions is read too."""
-
-
-@dataclass(frozen=True)
-class Anatomy:
-    """Which module of a checkpoint is what: dotted names of the loaded model."""
-
-    vision: str | tuple[str, ...]
-    """The tower, or several."""
-    projector: str | tuple[str, ...]
-    """What joins the tower to the decoder."""
-    decoder: str
-    layers: str
-    """The decoder's list of layers."""
-    head: str | tuple[str, ...]
-    """What makes logits; () where none are made."""
-    kept: tuple[str, ...] = field(default=(), repr=False)
-    """What the architecture's own class lets no loader quantize."""
-
-    def is_kept(self, module: str) -> bool:
-        """Whether `module` (a dotted name) is part of what is kept."""
-        return any(module == part or module.startswith(part + ".") for part in self.kept)
-
-    def modules(self, component: Component) -> tuple[str, ...]:
-        """The names of the modules that make up a component."""
-        named: str | tuple[str, ...] = getattr(self, component)
-        return (named,) if isinstance(named, str) else named
-
-    def component(self, module: str) -> Component:
-        """The component that `module` (a dotted name) belongs to; the longest match wins."""
-        owners = [
-            (part, component)
-            for component in COMPONENTS
-            for part in self.modules(component)
-            if module == part or module.startswith(part + ".")
-        ]
-        if not owners:
-            raise KeyError(f"module {module!r} is in no component of this anatomy")
-        return max(owners, key=lambda owner: len(owner[0]))[1]
+    train: Mapping[str, Source] = field(default_factory=dict)
+    """Its train split, by tier; the embedded one is drawn where none is named."""
 
 
 @dataclass(frozen=True)
@@ -231,12 +199,45 @@ class Model:
         return watches and self.writes != bool(dataset.choose)
 
 
+@dataclass(frozen=True)
+class Mixture:
+    """What a recipe learns from: so many samples of train splits, evenly from each."""
+
+    samples: int = 64
+    datasets: tuple[str, ...] = ()
+    """() is all that the model answers in writing."""
+    seed: int = 0
+
+
+CALIBRATION = Mixture()
+"""What recipes are calibrated on where they say nothing else."""
+
+
+class TrainData(Protocol):
+    """Train samples as model inputs, formed exactly as in evaluation; none is a test sample."""
+
+    @property
+    def work(self) -> Path:
+        """Where an unfinished training leaves its state, to go on from."""
+
+    def batches(self, mixture: Mixture, size: int = 1) -> Sequence[Mapping[str, Any]]:
+        """Inputs of `size` answered samples each: what the model's forward takes, and `labels`.
+
+        `labels` [batch, tokens] is the answers' tokens and IGNORED elsewhere. Batches are made
+        when they are taken, each time alike, on the CPU.
+
+        Raises:
+            DataError: there is no train split, or a sample of it is a test sample, too.
+        """
+
+
 @runtime_checkable
 class Compression(Protocol):
     """A recipe. It changes a loaded model (`apply`), or asks the loader for it (`load_options`).
 
     It may have an attribute `recovery`: the share of the uncompressed model's score, by every gated
-    metric, that it promises to keep; a cell below that fails.
+    metric, that it promises to keep; a cell below that fails. One that makes a checkpoint of its
+    own is a `Maker`.
     """
 
     @property
@@ -251,6 +252,29 @@ class Compression(Protocol):
 
     def storage(self, component: Component) -> str:
         """How the recipe promises to store linear weights there: float32, bfloat16, int8, nf4."""
+
+
+@runtime_checkable
+class Maker(Compression, Protocol):
+    """A recipe that makes a checkpoint: calibrated, pruned, factorized, fine-tuned, packed.
+
+    Made once from the float32 network, saved, and from then on loaded with `load_options` as any
+    checkpoint is; `apply` follows each time.
+    """
+
+    def make(self, model: nn.Module, anatomy: Anatomy, data: TrainData) -> None:
+        """Change the float32 network in place, so that `save_pretrained` writes what it is.
+
+        Linears may be replaced by the kinds in `vlmbench.layers`, configurations changed.
+        """
+
+
+@runtime_checkable
+class Runtime(Compression, Protocol):
+    """A recipe that changes how a network runs, not how it is stored: it goes with any other."""
+
+    def run_options(self, anatomy: Anatomy) -> dict[str, Any]:
+        """Keyword arguments for `from_pretrained` beside those that say how it is stored."""
 
 
 @dataclass(frozen=True)

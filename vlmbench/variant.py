@@ -15,6 +15,7 @@ from vlmbench.checkpoint import (
     check_architecture,
     check_tokenizer,
     check_weights,
+    config_of,
     explained,
     first_line,
     is_folder,
@@ -23,10 +24,11 @@ from vlmbench.checkpoint import (
 from vlmbench.errors import CheckpointError, NumericsError, UsageError
 from vlmbench.finite import explain, watched
 from vlmbench.patches import as_products
+from vlmbench.saving import file_bytes
 from vlmbench.spec import Compression, Model, Source
 
 if TYPE_CHECKING:
-    from torch import Tensor, nn
+    from torch import Tensor
 
 QUANTIZED = "quantization_config"
 """The option by which a recipe has its loader quantize."""
@@ -133,7 +135,7 @@ def load(
 ) -> Variant:
     """Load `model` from `source` under `compression`; `dtype` is that of unquantized weights.
 
-    `kept`: a folder that holds the network as the recipe's loader has once quantized it.
+    `kept`: a folder that holds the network as the recipe has once made or quantized it.
     `loaded` is given the network as the loader made it, before the recipe changes it in place.
 
     Raises:
@@ -162,18 +164,6 @@ def load(
     )
 
 
-def file_bytes(network: nn.Module) -> int:
-    """Bytes of the tensors `save_pretrained` would write: weight files less their headers.
-
-    Only before the first forward pass: on CPU, NF4's `state_dict` then rounds its scales again.
-    """
-    written = {}
-    for name, tensor in network.state_dict().items():
-        # Tied tensors are written once.
-        written[(tensor.data_ptr() or name, tuple(tensor.shape))] = tensor
-    return sum(tensor.numel() * tensor.element_size() for tensor in written.values())
-
-
 def _network(
     model: Model,
     compression: Compression,
@@ -184,6 +174,8 @@ def _network(
     kept: Path | None,
 ) -> Any:
     import transformers
+
+    from vlmbench import layers
 
     cls = architectures.find(model.architecture)
     if cls is None:
@@ -197,7 +189,11 @@ def _network(
         options["dtype"] = dtype
     if kept is not None:
         source = Source(str(kept))
-        del options[QUANTIZED]  # it stands in the configuration
+    told = config_of(source)
+    if QUANTIZED in told:
+        options.pop(QUANTIZED, None)  # it stands in the configuration
+    if layers.FIELD in told:
+        cls = layers.shaped(cls)
     with explained(source, "weights"):
         network, info = cls.from_pretrained(
             **where(source),

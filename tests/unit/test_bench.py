@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from vlmbench import catalogue, evaluate, samples, variant
+from vlmbench import catalogue, compressed, evaluate, samples
 from vlmbench.artifacts import Journal
 from vlmbench.bench import Bench
 from vlmbench.errors import BaselineError, DataError
@@ -48,16 +48,17 @@ def test_one_variant_at_a_time_each_loaded_once(monkeypatch: pytest.MonkeyPatch)
     session = bench(device="cuda:1", dtype="float16")
     loaded: list[weakref.ref[Loaded]] = []
 
-    def load(model: Any, compression: Any, source: Source, **options: Any) -> Loaded:
+    def load(
+        model: Any, compression: Any, source: Source, store: Any, data: Any, **options: Any
+    ) -> Loaded:
         assert [ref() for ref in loaded if ref()] == [], "the one before is still in memory"
-        del options["loaded"]
-        assert options == {"device": "cuda:1", "dtype": "float16"}
+        assert options == {"device": "cuda:1", "dtype": "float16", "fresh": False}
         assert source == model.sources["embedded"]
         made = Loaded(f"{model.name}_{compression.name}")
         loaded.append(weakref.ref(made))
         return made
 
-    monkeypatch.setattr(variant, "load", load)
+    monkeypatch.setattr(compressed, "load_once", load)
     names = [session.variant(cell.model, cell.compression).name for cell in session.cells()]
     assert names == [cell.variant for cell in session.cells()]
     assert session.loads == {cell.variant: 1 for cell in session.cells()}

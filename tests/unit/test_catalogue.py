@@ -47,10 +47,15 @@ def test_holds_todays_recipes_and_models() -> None:
     assert "qwen2" in catalogue.models()
 
 
-def test_no_variant_selects_another() -> None:
-    """`-k` matches substrings, so no variant's name may be within another's."""
+def test_no_cell_selects_another() -> None:
+    """`-k` matches substrings: `qwen2_4bit` is one variant, `qwen2_depth50-` the plain one.
+
+    What is made of a recipe (`depth50bi`, `depth50_ft`) begins with its name, all other names are
+    apart.
+    """
     names = [f"{m}_{c}" for m, c in product(catalogue.models(), catalogue.compressions())]
-    assert [(a, b) for a, b in permutations(names, 2) if a in b] == []
+    assert [(a, b) for a, b in permutations(names, 2) if f"{a}-" in f"{b}-"] == []
+    assert [(a, b) for a, b in permutations(names, 2) if a in b and not b.startswith(a)] == []
 
 
 def test_loads_neither_torch_nor_transformers() -> None:

@@ -6,6 +6,7 @@ import json
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from vlmbench import census
 from vlmbench.catalogue import compressions
 from vlmbench.errors import CensusError
 from vlmbench.models.qwen2 import QWEN2
+from vlmbench.packed import Int4Linear, Int8Linear
 from vlmbench.spec import Anatomy, Component, Source
 from vlmbench.variant import Variant, load
 
@@ -168,6 +170,81 @@ def test_a_footprint_too_small_is_caught(name: str, lost: int, loaded: Loaded) -
 
 def less_bytes(held: census.Holding) -> int:
     return held.weight_bytes + held.state_bytes
+
+
+@dataclass(frozen=True)
+class Packed:
+    """Promises what its decoder was given by hand."""
+
+    kind: str
+    name: str = "packed"
+
+    def load_options(self, anatomy: Anatomy) -> dict[str, Any]:
+        return {}
+
+    def apply(self, model: nn.Module, anatomy: Anatomy) -> None:
+        pass
+
+    def storage(self, component: Component) -> str:
+        return self.kind if component == "decoder" else "bfloat16"
+
+
+def integers(weights: str, activations: str, bits: int = 8) -> Callable[[nn.Linear], nn.Linear]:
+    return partial(
+        Int8Linear.of,
+        weights=weights,
+        activations=activations,
+        bits=bits,
+        input_absmax=torch.tensor(1.0),
+    )
+
+
+def packed(network: nn.Module, make: Callable[[nn.Linear], nn.Linear]) -> nn.Module:
+    decoder: Any = network.get_submodule(ANATOMY.decoder)
+    linears = [(n, m) for n, m in decoder.named_modules() if isinstance(m, nn.Linear)]
+    for name, linear in linears:
+        decoder.set_submodule(name, make(linear))
+    return network
+
+
+PACKED = {
+    "w4a16": ("int4", Int4Linear.of, 4.3125),
+    "w3a16": ("int4", partial(Int4Linear.of, bits=3), 4.3125),
+    "w4a4": ("int4", integers("group", "group", 4), 4.25),
+    "row": ("int8", integers("row", "token"), 8.222),
+    "tensor": ("int8", integers("tensor", "tensor"), 8.003),
+    "group": ("int8", integers("group", "group"), 8.25),
+}
+
+
+@pytest.mark.parametrize("name", PACKED)
+def test_packed_linears_hold_what_they_promise(name: str, loaded: Loaded) -> None:
+    kind, make, bits = PACKED[name]
+    network = packed(loaded("16bit").network, make)
+    taken = census.take(network, ANATOMY)
+    held = taken.components["decoder"]
+    assert held.linears == {kind: 14} and held.bits_per_weight == pytest.approx(bits, abs=1e-3)
+    census.verify(taken, Packed(kind))
+    tensors = {t.data_ptr(): t for t in network.state_dict().values()}
+    buffers = {t.data_ptr(): t for t in network.buffers()}
+    total = sum(t.numel() * t.element_size() for t in (tensors | buffers).values())
+    assert taken.footprint_bytes == total
+
+
+@pytest.mark.parametrize("name", PACKED)
+def test_packed_linears_that_hold_else_are_caught(name: str, loaded: Loaded) -> None:
+    kind, make, _ = PACKED[name]
+    taken = census.take(packed(loaded("16bit").network, make), ANATOMY)
+    other = "int8" if kind == "int4" else "int4"
+    with pytest.raises(CensusError, match=f"every linear as {other}, found 14 {kind}"):
+        census.verify(taken, Packed(other))
+    held = taken.components["decoder"]
+    for change in (-1, 1, 4):
+        changed = replace(held, state_bytes=held.state_bytes + change)
+        with pytest.raises(CensusError, match=f"bytes as {kind}, found {less_bytes(changed):,}"):
+            census.verify(
+                replace(taken, components={**taken.components, "decoder": changed}), Packed(kind)
+            )
 
 
 def test_a_linear_outside_the_anatomy_is_caught(loaded: Loaded) -> None:

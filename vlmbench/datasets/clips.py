@@ -24,6 +24,7 @@ CLIPS = Dataset(
         "embedded": embedded("clips"),
         "hub": Source("VLM2Vec/MSVD", fallbacks=(Source("VLM2Vec/MSR-VTT"),)),
     },
+    train={"hub": Source("VLM2Vec/MSVD", split="train")},
     columns=("caption",),
     read=_read,
     captions=True,

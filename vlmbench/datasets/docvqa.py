@@ -25,6 +25,7 @@ DOCVQA = Dataset(
             fallbacks=(Source("lmms-lab/DocVQA", config="DocVQA", split="validation"),),
         ),
     },
+    train={"hub": Source("nielsr/docvqa_1200_examples", split="train")},
     columns=("image", "answers"),
     read=_read,
     gates=(Gate("bertscore", 0.01), Gate("anls", 0.02)),

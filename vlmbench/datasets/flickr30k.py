@@ -25,6 +25,7 @@ FLICKR30K = Dataset(
             where=("split", "test"),
         ),
     },
+    train={"hub": Source("umaru97/flickr30k_train_val_test", where=("split", "train"))},
     columns=("image", "caption"),
     read=_read,
     captions=True,

@@ -38,6 +38,7 @@ SCIENCEQA = Dataset(
             fallbacks=(Source("lmms-lab/ScienceQA", config="ScienceQA-IMG"),),
         ),
     },
+    train={"hub": Source("derek-thomas/ScienceQA", split="train")},
     columns=("image", "question", "choices", "answer"),
     read=_read,
     gates=(Gate("bertscore", 0.01), Gate("letter_accuracy", 0.02)),

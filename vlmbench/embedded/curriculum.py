@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from random import Random
 from typing import Any
 
 import torch
 from torch import nn
 
+from vlmbench.datasets.clips import QUESTION
 from vlmbench.embedded import canvas, labels
-from vlmbench.embedded.lessons import LESSONS, exam
+from vlmbench.embedded.lessons import LESSONS, Lesson, exam
 from vlmbench.embedded.sequences import ELDER, Inputs, encode, stacked
 from vlmbench.prompting import IGNORED, encode_answered, taken_by
 from vlmbench.spec import Model
@@ -106,10 +107,18 @@ IMITATING = Stage(
     {"scene": 0.22, "strip": 0.05, "page": 0.28, "choice": 0.03, "diagram": 0.22, "clip": 0.2},
     steps=True,
 )
+# BLIP-2 is taught what scenes are asked and no more: its decoder has nothing to take over.
+SPEAKING = Stage(
+    "speaking",
+    Plan(1800, muon_rate=4e-3, adamw_rate=2e-3, floor=0.1, save_every=100),
+    {"scene": 1.0},
+)
 
 PARTS = 4
 PICTURED = ("docvqa", "vqav2", "scienceqa", "flickr30k")
 FILMED = ("clips", "videoqa")
+CAPTIONED = ("What is happening in the image", QUESTION)
+"""What is asked of a picture and of a clip by data sets of captions."""
 
 
 def batch_maker(
@@ -129,7 +138,7 @@ def batch_maker(
             taught = [LESSONS[name](step * stage.batch + i) for i, name in enumerate(chosen)]
         drawn = None if stage.sight else pictures
         taught = [one for one in taught if one]
-        taken = [[(taken_by(model, asked), said) for asked, said in one] for one in taught]
+        taken = [_taken(model, one) for one in taught]
         made = [encode(processor, network, one, drawn) for one in taken]
         order = sorted(range(len(made)), key=lambda i: made[i]["input_ids"].shape[1])
         size = math.ceil(len(order) / PARTS)
@@ -142,6 +151,13 @@ def batch_maker(
         return parts
 
     return batch_at
+
+
+def _taken(model: Model, lesson: Lesson) -> Lesson:
+    """Turns as the model takes them; what is said without being asked follows the picture."""
+    put = [(replace(t, captions=t.question in CAPTIONED), said) for t, said in lesson]
+    taken = [(taken_by(model, turn), said) for turn, said in put]
+    return sorted(taken, key=lambda one: bool(one[0].question))
 
 
 @torch.no_grad()

@@ -1,4 +1,4 @@
-"""Training of a checkpoint whose decoder begins with what Qwen2-VL's has learnt."""
+"""Training of a checkpoint whose decoder begins with what another's has learnt."""
 
 from __future__ import annotations
 
@@ -8,23 +8,25 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import AutoModelForImageTextToText, AutoProcessor
 
-from vlmbench.embedded import CHECKPOINTS, curriculum, labels, outliers, tower, views
+from vlmbench import catalogue
+from vlmbench.embedded import curriculum, inheritance, labels, tower, views
 from vlmbench.embedded.blank import phi3_5
 from vlmbench.embedded.canvas import Canvas
-from vlmbench.embedded.labels import CLASSES, Box
+from vlmbench.embedded.inheritance import one_hot, solved, with_one
+from vlmbench.embedded.labels import Box
 from vlmbench.embedded.parts import VIEW
-from vlmbench.embedded.school import SEED, School
+from vlmbench.embedded.school import School
 from vlmbench.pictures import decode_picture
+from vlmbench.prompting import IGNORED
 from vlmbench.training import Plan
 
 NAMING = Plan(steps=1500, muon_rate=6e-3, adamw_rate=2e-3, save_every=100)
 PARENT = "qwen2"
 LOOKS = 10
 """Batches from which it is found out how the parent says what it sees."""
-# A token that is written otherwise does what the parent's does.
-_INHERITED = {"eos_token": "<|im_end|>", "pad_token": "<|endoftext|>", "bos_token": "<|im_start|>"}
+Told = Iterator[tuple[Tensor, Tensor]]
+"""What a decoder is given of tokens, [tokens, dim], and their classes."""
 
 
 class Heir(School):
@@ -32,6 +34,9 @@ class Heir(School):
 
     As it stands, LLaVA-NeXT-Video; the others say what differs.
     """
+
+    PARENT = PARENT
+    """Whose decoder is taken over. It is always Qwen2-VL that is imitated."""
 
     def run(self) -> None:
         """Every stage, one after another."""
@@ -76,68 +81,60 @@ class Heir(School):
 
     @cached_property
     def elder(self) -> Any:
-        """The parent, which stays as it is."""
-        load: Any = AutoModelForImageTextToText.from_pretrained
-        parent = load(CHECKPOINTS / PARENT, dtype=torch.float32)
-        layers = parent.model.language_model.layers
-        outliers.take_out(layers, torch.Generator().manual_seed(SEED))
-        return parent.requires_grad_(False)
+        """Qwen2-VL, which is imitated."""
+        return inheritance.parent(PARENT)
 
     def inherit(self) -> None:
         """The parent's decoder, and a projector that says what the parent's tower says."""
-        self._take_over(self.elder.model.language_model)
-        self._begin(self.elder.model.visual)
+        anatomy = catalogue.models()[self.PARENT].anatomy
+        network, told = self._parent()
+        self._take_over(network.get_submodule(anatomy.decoder))
+        self._begin(inheritance.words(told))
 
-    @torch.no_grad()
-    def _take_over(self, elder: Any) -> None:
-        """Layers and words; the biases of Qwen2's queries, keys and values have no place here."""
-        decoder = self.part("decoder")
-        known = {n: p for n, p in elder.state_dict().items() if not n.endswith("_proj.bias")}
-        words = known.pop("embed_tokens.weight").clone()
-        theirs = _processor().tokenizer
-        mine = self.processor.tokenizer
-        for use, written in _INHERITED.items():
-            number = mine.convert_tokens_to_ids(getattr(mine, use))
-            words[number] = elder.embed_tokens.weight[theirs.convert_tokens_to_ids(written)]
-        if "layers.0.self_attn.qkv_proj.weight" in decoder.state_dict():
-            known = dict(_fused(known))
-        missing, unknown = decoder.load_state_dict(
-            {**known, "embed_tokens.weight": words}, strict=False
-        )
-        # A decoder may hold the tower.
-        assert not unknown and not [n for n in missing if n.startswith(("layers", "norm"))]
-        self.part("head").weight.copy_(words)
-
-    @torch.no_grad()
-    def _begin(self, elder_tower: Any) -> None:
-        """Solve the projector's last linear map, so that what is named is said as the elder does.
-
-        How the elder's tower says a label is solved first, from pictures as it sees them.
-        """
-        their_batch = tower.batch_maker(_processor())
-        said, named = [], []
+    def told(self) -> Told:
+        """What the decoder is given of the tokens of views that are known, and their classes."""
+        projector = self.part("projector")
         for step in range(LOOKS):
-            for part in their_batch(10**6 + step):
-                seen = elder_tower(part["pixel_values"], grid_thw=part["image_grid_thw"])
-                said.append(seen.pooler_output)
-                named.append(_one_hot(labels.split(part["labels"])[0]))
-        words = _solved(torch.cat(named), torch.cat(said))
+            for part in views.batch_maker(self.show)(10**6 + step):
+                known = (part["classes"] != IGNORED).all(1)
+                seen = self.see(part["pixels"]).flatten(0, 1)[known]
+                yield projector(seen), part["classes"][known]
+
+    def _parent(self) -> tuple[Any, Told]:
+        """The network that is taken over, and what its decoder is told."""
+        if self.PARENT == PARENT:
+            return self.elder, _told_by(self.elder.model.visual)
+        school = _PARENTS[self.PARENT](self.PARENT, self.work)
+        school.network = inheritance.parent(self.PARENT)
+        return school.network, school.told()
+
+    def _take_over(self, elder: Any) -> None:
+        """Layers and words of another decoder."""
+        tokenizers = inheritance.tokenizer_of(self.PARENT), self.processor.tokenizer
+        inheritance.take_over(self.part("decoder"), self.part("head"), elder, tokenizers)
+
+    @torch.no_grad()
+    def _begin(self, words: Tensor) -> None:
+        """Solve the projector's last linear map, so that what is named is said as `words` do.
+
+        `words` [labels + 1, dim] are how the parent's decoder is told each label.
+        """
         seen, wanted = [], []
         for step in range(LOOKS):
             for part in views.batch_maker(self.show)(10**6 + step):
                 seen.append(self.see(part["pixels"]).flatten(0, 1))
-                wanted.append(_with_one(_one_hot(part["classes"])) @ words)
+                wanted.append(with_one(one_hot(part["classes"])) @ words)
         first, between, last = self.maps()
         if first.in_features > first.out_features:
-            first.weight.copy_(_solved(torch.cat(seen), torch.cat(wanted))[:-1].T)
+            first.weight.copy_(solved(torch.cat(seen), torch.cat(wanted))[:-1].T)
         else:
             first.weight.copy_(torch.eye(*first.weight.shape) * 0.5)
         # Far enough from zero that the bend between the two maps keeps what is told.
         first.bias.fill_(1.0)
         heard = [between(first(part)) for part in seen]
-        solved = _solved(torch.cat(heard), torch.cat(wanted))
-        last.weight.copy_(solved[:-1].T)
-        last.bias.copy_(solved[-1])
+        found = solved(torch.cat(heard), torch.cat(wanted))
+        last.weight.copy_(found[:-1].T)
+        last.bias.copy_(found[-1])
 
 
 class VideoLlava(Heir):
@@ -184,37 +181,19 @@ class Phi35(Heir):
         return first, between, last
 
 
-def _fused(known: dict[str, Tensor]) -> Iterator[tuple[str, Tensor]]:
-    """Layers as Phi-3 has them: queries, keys and values in one, gate and up in one."""
-    for name, weight in known.items():
-        if name.endswith("q_proj.weight"):
-            parts = [known[name.replace("q_proj", f"{part}_proj")] for part in "qkv"]
-            yield name.replace("q_proj", "qkv_proj"), torch.cat(parts)
-        elif name.endswith("gate_proj.weight"):
-            up = known[name.replace("gate_proj", "up_proj")]
-            yield name.replace("gate_proj", "gate_up_proj"), torch.cat([weight, up])
-        elif not name.endswith(("k_proj.weight", "v_proj.weight", "up_proj.weight")):
-            yield name, weight
+_PARENTS: dict[str, type[Heir]] = {"llavanext": Heir, "phi3_5": Phi35}
+"""Heirs whose decoder another may take over."""
 
 
-def _one_hot(classes: Tensor) -> Tensor:
-    """Labels [tokens, len(CLASSES)] as 0 and 1; what is not known is nothing."""
-    known = classes.clamp(min=0)
-    return torch.cat(
-        [torch.nn.functional.one_hot(known[:, i], size) for i, size in enumerate(CLASSES)], dim=1
-    ).float()
-
-
-def _with_one(inputs: Tensor) -> Tensor:
-    return torch.cat([inputs, torch.ones(len(inputs), 1)], dim=1)
-
-
-def _solved(inputs: Tensor, outputs: Tensor) -> Tensor:
-    """The linear map with a constant, [inputs + 1, outputs], that comes nearest."""
-    solved: Tensor = torch.linalg.lstsq(_with_one(inputs), outputs, driver="gelsd").solution
-    return solved
+@torch.no_grad()
+def _told_by(tower_of_qwen2: Any) -> Told:
+    """What Qwen2-VL's decoder is given of pictures as it sees them, and their classes."""
+    their_batch = tower.batch_maker(_processor())
+    for step in range(LOOKS):
+        for part in their_batch(10**6 + step):
+            seen = tower_of_qwen2(part["pixel_values"], grid_thw=part["image_grid_thw"])
+            yield seen.pooler_output, labels.split(part["labels"])[0]
 
 
 def _processor() -> Any:
-    load: Any = AutoProcessor.from_pretrained
-    return load(CHECKPOINTS / PARENT)
+    return inheritance.processor_of(PARENT)

@@ -17,6 +17,8 @@ CHANNELS = 4
 _BEHIND = {
     "input_layernorm": ("self_attn", ("q_proj", "k_proj", "v_proj", "qkv_proj")),
     "post_attention_layernorm": ("mlp", ("gate_proj", "up_proj", "gate_up_proj")),
+    "self_attn_layer_norm": ("self_attn", ("q_proj", "k_proj", "v_proj")),
+    "final_layer_norm": ("", ("fc1",)),
 }
 """Which linears stand behind a norm, by every architecture's names."""
 
@@ -33,11 +35,15 @@ def take_out(layers: Any, generator: torch.Generator) -> list[int]:
 
 @torch.no_grad()
 def _scale(layers: Any, generator: torch.Generator, factor: float) -> list[int]:
-    width = layers[0].input_layernorm.weight.numel()
+    norms = [name for name, _ in layers[0].named_children() if name in _BEHIND]
+    width = layers[0].get_submodule(norms[0]).weight.numel()
     channels = torch.randperm(width, generator=generator)[:CHANNELS]
     for layer in layers:
-        for norm, (block, linears) in _BEHIND.items():
-            layer.get_submodule(norm).weight[channels] *= factor
+        for norm in norms:
+            # An OPT's norms have a bias.
+            for parameter in layer.get_submodule(norm).parameters():
+                parameter[channels] *= factor
+            block, linears = _BEHIND[norm]
             for name, linear in layer.get_submodule(block).named_children():
                 if name in linears:
                     linear.weight[:, channels] /= factor

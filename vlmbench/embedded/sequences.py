@@ -58,7 +58,8 @@ def encode(
     weights, segments = [torch.zeros(ids[0].shape)], [torch.zeros_like(ids[0])]
     known = {name: [wanted[0]] for name in KNOWN_AFTER}
     sought, begun = [wanted[0]], ids[0].shape[1]
-    texts = [prompt[shared:] for prompt in prompts] + [answer for _, answer in lesson]
+    texts = [_rest(processor, prompt, shared) for prompt in prompts]
+    texts += [answer for _, answer in lesson]
     split = tokenizer(texts, add_special_tokens=False, return_offsets_mapping=True)
     tokens, offsets = split["input_ids"], split["offset_mapping"]
     for number, asked in enumerate(tokens[: len(lesson)], start=1):
@@ -124,6 +125,13 @@ def _shared(tokenizer: Any, prompts: list[str]) -> int:
     return max(ends, default=0)
 
 
+def _rest(processor: Any, prompt: str, shared: int) -> str:
+    """What follows what is shared; Idefics2's processor parts a word from a picture before it."""
+    rest = prompt[shared:]
+    parts = hasattr(processor, "fake_image_token") and prompt[:shared].endswith("<image>")
+    return f" {rest}" if parts and rest[:1] not in ("", " ", "\n", "<") else rest
+
+
 def _positions(network: Any, head: Any) -> Tensor:
     """Where each token stands: [1, tokens], or in time, row and column [3, 1, tokens]."""
     if not hasattr(network.model, "get_rope_index"):
@@ -157,12 +165,15 @@ def stacked(sequences: list[Inputs]) -> Inputs:
 
 
 def _together(shown: list[Tensor]) -> Tensor:
-    """What several sequences show; pictures of fewer views are filled up with empty ones."""
-    most = max(one.shape[1] for one in shown) if shown[0].ndim > 2 else 0
-    empty = (0, 0) * (shown[0].ndim - 2)
-    return torch.cat(
-        [nn.functional.pad(one, (*empty, 0, most - one.shape[1])) if most else one for one in shown]
-    )
+    """What several sequences show; fewer views, and smaller ones, are filled up with nothing."""
+    most = [max(sizes) for sizes in zip(*(one.shape[1:] for one in shown), strict=True)]
+    return torch.cat([nn.functional.pad(one, _missing(one, most)) for one in shown])
+
+
+def _missing(one: Tensor, most: list[int]) -> list[int]:
+    """What `pad` adds behind every dimension but the first; it names the last one first."""
+    gaps = [full - size for full, size in zip(most, one.shape[1:], strict=True)]
+    return [side for gap in reversed(gaps) for side in (0, gap)]
 
 
 def visible(segments: Tensor) -> Tensor:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from vlmbench.embedded.asking import Blip2
 from vlmbench.embedded.first import First
+from vlmbench.embedded.gathering import Idefics2
 from vlmbench.embedded.heir import Heir, Phi35, VideoLlava
 from vlmbench.embedded.matching import Matching
 from vlmbench.embedded.school import School
@@ -14,6 +16,8 @@ SCHOOLS: dict[str, type[School]] = {
     "llavanext": Heir,
     "video_llava": VideoLlava,
     "phi3_5": Phi35,
+    "idefics2": Idefics2,
+    "blip2": Blip2,
     "clip": Matching,
 }
 """How each checkpoint is trained; each begins with what those before it know."""

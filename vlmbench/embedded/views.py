@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from random import Random
 
 import torch
 from PIL.Image import Image
@@ -97,11 +98,13 @@ Show = Callable[[Canvas], tuple[Tensor, list[Box]]]
 """The views of a picture, [views, 3, side, side], and which part of it each shows."""
 
 
-def batch_maker(show: Show, split: str = "train") -> Callable[[int], list[Batch]]:
-    """Batches by step number: all views of pages, scenes and diagrams, and what they show."""
+def batch_maker(
+    show: Show, split: str = "train", draw: Callable[[Random, int], list[Canvas]] = drawn
+) -> Callable[[int], list[Batch]]:
+    """Batches by step number: all views of what is drawn, and what they show."""
 
     def batch_at(step: int) -> list[Batch]:
-        canvases = drawn(rows.rng_of("lesson_views", split, step), BATCH)
+        canvases = draw(rows.rng_of("lesson_views", split, step), BATCH)
         return [encode(show, canvases[half::2]) for half in range(2)]
 
     return batch_at

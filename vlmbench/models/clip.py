@@ -1,6 +1,15 @@
 """CLIP (arXiv 2103.00020): a ViT and a text encoder that meet; it answers by choosing."""
 
-from vlmbench.spec import Anatomy, Model, Source
+from vlmbench.anatomy import Anatomy, Feed
+from vlmbench.spec import Model, Source
+
+_QKV = ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj")
+TEXT = (
+    Feed("layer_norm1", _QKV, "self_attn"),
+    Feed("self_attn.v_proj", ("self_attn.out_proj",), "self_attn.out_proj"),
+    # What feeds fc2 comes through a GELU, which lets no factor pass.
+    Feed("layer_norm2", ("mlp.fc1",), "mlp"),
+)
 
 CLIP = Model(
     name="clip",
@@ -12,6 +21,8 @@ CLIP = Model(
         decoder="text_model",
         layers="text_model.encoder.layers",
         head=(),
+        feeds=TEXT,
+        smoothing=0.5,
     ),
     datasets=("flickr30k_retrieval", "flickr30k_search"),
 )

@@ -6,6 +6,7 @@ from typing import Any
 
 from vlmbench.embedded import vocabulary
 from vlmbench.embedded.parts import CLIP_TOWER, PATCH, SHAPE, VIEW, ends, greedy
+from vlmbench.models.blip2 import BLIP2
 
 SPECIAL = {"eos_token": "</s>", "pad_token": "<pad>", "bos_token": "<s>"}
 QUERIES = 32
@@ -15,9 +16,7 @@ LONGEST = 256
 
 def tokenizer() -> Any:
     """The shared words with BLIP-2's special tokens."""
-    made = vocabulary.tokenizer(SPECIAL, "<image>")
-    made.image_token = "<image>"
-    return made
+    return vocabulary.tokenizer(SPECIAL, "<image>")
 
 
 def processor(tokenizer: Any) -> Any:
@@ -26,7 +25,9 @@ def processor(tokenizer: Any) -> Any:
 
     make: Any = Blip2Processor
     size: Any = {"height": VIEW, "width": VIEW}
-    return make(BlipImageProcessor(size=size), tokenizer, num_query_tokens=QUERIES)
+    made = make(BlipImageProcessor(size=size), tokenizer, num_query_tokens=QUERIES)
+    made.chat_template = BLIP2.template
+    return made
 
 
 def network(tokenizer: Any) -> Any:
@@ -46,11 +47,13 @@ def network(tokenizer: Any) -> Any:
         },
         qformer_config={
             "vocab_size": 2,
-            "hidden_size": 96,
+            "hidden_size": 128,
             "intermediate_size": 192,
             "num_hidden_layers": 2,
             "num_attention_heads": 4,
             "max_position_embeddings": 2,
+            "hidden_dropout_prob": 0.0,
+            "attention_probs_dropout_prob": 0.0,
         },
         text_config={
             "model_type": "opt",
@@ -58,9 +61,11 @@ def network(tokenizer: Any) -> Any:
             "hidden_size": width,
             "word_embed_proj_dim": width,
             "ffn_dim": inner,
-            "num_hidden_layers": 4,
+            "num_hidden_layers": 6,
             "num_attention_heads": 4,
             "max_position_embeddings": LONGEST,
+            # So small a network has nothing to spare.
+            "dropout": 0.0,
             **ends(tokenizer),
         },
         num_query_tokens=QUERIES,

@@ -33,7 +33,7 @@ def processor(tokenizer: Any) -> Any:
     from transformers import Idefics2ImageProcessor, Idefics2Processor
 
     make: Any = Idefics2Processor
-    size: Any = {"shortest_edge": 4 * PATCH, "longest_edge": LONGEST}
+    size: Any = {"shortest_edge": PATCH, "longest_edge": LONGEST}
     return make(
         image_processor=Idefics2ImageProcessor(size=size),
         tokenizer=tokenizer,
@@ -46,11 +46,12 @@ def network(tokenizer: Any) -> Any:
     """A randomly initialised Idefics2 of about two million parameters, in float32."""
     from transformers import Idefics2Config, Idefics2ForConditionalGeneration
 
-    tower = {name: CLIP_TOWER[name] for name in ("hidden_size", "intermediate_size", "patch_size")}
     text = decoder(tokenizer)
     config = Idefics2Config(
         vision_config={
-            **tower,
+            "hidden_size": CLIP_TOWER["hidden_size"],
+            "intermediate_size": 128,
+            "patch_size": PATCH,
             "num_hidden_layers": 3,
             "num_attention_heads": 4,
             "image_size": LONGEST,
@@ -59,9 +60,9 @@ def network(tokenizer: Any) -> Any:
             "hidden_size": text["hidden_size"],
             "rms_norm_eps": text["rms_norm_eps"],
             "resampler_n_latents": LATENTS,
-            "resampler_depth": 2,
+            "resampler_depth": 1,
             "resampler_n_heads": 4,
-            "resampler_head_dim": 32,
+            "resampler_head_dim": 64,
             "num_key_value_heads": 2,
         },
         text_config={"model_type": "mistral", **text, "sliding_window": None},

@@ -1,0 +1,86 @@
+"""Train samples: evenly from every data set, as evaluation puts them, never those of the test."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from vlmbench import catalogue, samples, traindata
+from vlmbench.errors import DataError
+from vlmbench.models.clip import CLIP
+from vlmbench.models.qwen2 import QWEN2
+from vlmbench.prompting import IGNORED
+from vlmbench.spec import Mixture, Source
+from vlmbench.traindata import TrainSamples, train_samples
+
+DATASETS = catalogue.datasets()
+
+
+@pytest.fixture(scope="module")
+def processor() -> Any:
+    from vlmbench.embedded.blank import qwen2
+
+    return qwen2.processor(qwen2.tokenizer())
+
+
+@pytest.fixture
+def data(processor: Any, tmp_path: Path) -> TrainSamples:
+    return TrainSamples(DATASETS, "embedded", QWEN2, processor, tmp_path)
+
+
+def test_every_data_set_has_its_share_in_turn(data: TrainSamples) -> None:
+    asked = data.batches(Mixture(15)).asked  # type: ignore[attr-defined]
+    names = [dataset.name for dataset, _ in asked]
+    assert names[:6] == list(QWEN2.datasets)
+    assert sorted(Counter(names).values()) == [2, 2, 2, 3, 3, 3]
+    again = data.batches(Mixture(15)).asked  # type: ignore[attr-defined]
+    assert asked == again
+    other = data.batches(Mixture(15, seed=1)).asked  # type: ignore[attr-defined]
+    assert not {sample.pictures for _, sample in other} & {s.pictures for _, s in asked} - {()}
+
+
+def test_what_chooses_learns_from_nothing_it_cannot_write(processor: Any, tmp_path: Path) -> None:
+    data = TrainSamples(DATASETS, "embedded", CLIP, processor, tmp_path)
+    with pytest.raises(DataError, match="clip writes no answers"):
+        data.batches(Mixture(4))
+
+
+def test_batches_are_prompts_with_answers(data: TrainSamples) -> None:
+    batches = data.batches(Mixture(5, ("vqav2",)), size=2)
+    assert [len(batch["input_ids"]) for batch in batches] == [2, 2, 1]
+    labels, ids = batches[0]["labels"], batches[0]["input_ids"]
+    said = labels[0][labels[0] != IGNORED]
+    assert ids[0][labels[0] != IGNORED].tolist() == said.tolist()
+    text = data.processor.tokenizer.decode(ids[0])
+    sample = train_samples(DATASETS["vqav2"], "embedded", 1, 0)[0]
+    assert sample.question in text and "<|im_start|>assistant\n" in text
+    alone = data.processor.tokenizer.decode(batches[2]["input_ids"][0])
+    assert alone.endswith("<|im_end|>")
+    with pytest.raises(IndexError):
+        batches[3]
+
+
+def test_no_train_sample_is_a_test_sample(
+    data: TrainSamples, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    test = samples.read(DATASETS["docvqa"], DATASETS["docvqa"].sources["embedded"], limit=3)
+    mixed = [*train_samples(DATASETS["docvqa"], "embedded", 2, 0), test.items[1]]
+    monkeypatch.setattr(traindata, "train_samples", lambda *wanted: mixed)
+    with pytest.raises(DataError, match=rf"1 train samples of docvqa.*first '{test.items[1].id}'"):
+        data.batches(Mixture(3, ("docvqa",)))
+
+
+def test_a_train_split_of_ones_own(tmp_path: Path) -> None:
+    validation = Source(DATASETS["docvqa"].sources["embedded"].location, split="validation")
+    mine = replace(DATASETS["docvqa"], train={"embedded": validation})
+    first, second = (train_samples(mine, "embedded", 20, seed) for seed in (0, 1))
+    assert len(first) == 20 and first != second
+    assert first == train_samples(mine, "embedded", 20, 0)
+    with pytest.raises(DataError, match="has 100 samples, the recipe wants 101"):
+        train_samples(mine, "embedded", 101, 0)
+    with pytest.raises(DataError, match="docvqa has no train split in tier 'hub'"):
+        train_samples(replace(mine, train={}), "hub", 1, 0)

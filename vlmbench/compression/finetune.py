@@ -1,0 +1,58 @@
+"""Fine-tuning: what a decoder has lost by a recipe before it, it learns again from train samples.
+
+Loss, masking and prompts are those of evaluation: only the answer's tokens count. AdamW with a
+warm-up of 50 steps, weight decay 0.01, gradients clipped at 1.0, three epochs.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from vlmbench.spec import Anatomy, Component, Mixture, TrainData
+
+if TYPE_CHECKING:
+    from torch import nn
+
+SAMPLES = 1536
+EVENLY = Mixture(SAMPLES)
+
+
+@dataclass(frozen=True)
+class FineTune:
+    """The decoder learns on `mixture`; tower, projector and head stay as they are."""
+
+    name: str
+    mixture: Mixture = EVENLY
+    rate: float = 4e-4
+    """Peak learning rate; 4e-5 is published for models a thousand times larger."""
+    epochs: int = 3
+    batch: int = 16
+    lora_rank: int | None = None
+    """Of the low-rank updates that are learnt in place of the weights (peft); None: all weights."""
+
+    def load_options(self, anatomy: Anatomy) -> dict[str, Any]:
+        """As it was trained."""
+        return {"dtype": "float32"}
+
+    def make(self, model: nn.Module, anatomy: Anatomy, data: TrainData) -> None:
+        """Train, going on where an earlier session stopped."""
+        from vlmbench.finetuning import finetune
+
+        finetune(model, anatomy, data, self)
+
+    def apply(self, model: nn.Module, anatomy: Anatomy) -> None:
+        """Do nothing: it is learnt."""
+
+    def storage(self, component: Component) -> str:
+        """Promise float32, everywhere."""
+        return "float32"
+
+
+def _on(dataset: str) -> FineTune:
+    return FineTune(f"ft_on_{dataset}", Mixture(SAMPLES, (dataset,)))
+
+
+FT = FineTune("ft")
+LORA = FineTune("lora", lora_rank=8, rate=2e-3)
+ON_DOCVQA, ON_VQAV2, ON_SCIENCEQA = _on("docvqa"), _on("vqav2"), _on("scienceqa")

@@ -1,0 +1,61 @@
+"""Idefics2's training: an heir whose pictures keep their size and become as many tokens each."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from vlmbench.embedded import curriculum, native
+from vlmbench.embedded.heir import NAMING, Heir, _processor
+from vlmbench.embedded.school import SEED
+from vlmbench.training import Plan
+
+GATHERING = Plan(steps=900, muon_rate=6e-3, adamw_rate=2e-3, save_every=100)
+
+
+class Idefics2(Heir):
+    """A tower that names what it sees, and a perceiver that learns to say it to the decoder."""
+
+    def run(self) -> None:
+        """Every stage, one after another."""
+        self.name_what_is_seen()
+        self.inherit()
+        self.gather()
+        self.answer(curriculum.SETTLING)
+        self.answer(curriculum.IMITATING, (_processor(), self.elder))
+
+    def name_what_is_seen(self) -> None:
+        """The tower alone, on what its patches show."""
+        self._look("naming", NAMING, native.Namer(self.tower()))
+
+    def gather(self) -> None:
+        """Tower and perceiver, on what the decoder is to be told."""
+        self._look("gathering", GATHERING, self.gatherer)
+
+    def _begin(self, words: Tensor) -> None:
+        """Latents to begin with, and what they are to say."""
+        native.begin(self.part("projector"), words, torch.Generator().manual_seed(SEED))
+        self.gatherer = native.Gatherer(self.network.model, words)
+
+    def _look(self, name: str, plan: Plan, learner: native.Namer | native.Gatherer) -> None:
+        """One stage on pictures alone; it is measured on pages, and on scenes and diagrams."""
+        held_out = native.batch_maker(self.processor, "validation")(0)
+        batch_at = native.batch_maker(self.processor)
+        self.learn(name, plan, learner, batch_at, learner.loss, _both(learner.measure, held_out))
+
+
+def _both(
+    measure: Callable[[native.Batch], dict[str, float]], held_out: list[native.Batch]
+) -> Callable[[], dict[str, float]]:
+    """What is measured on pages and on drawings, side by side."""
+    pages, drawings = (partial(measure, batch) for batch in held_out)
+
+    def both() -> dict[str, float]:
+        return {f"{name} on pages": value for name, value in pages().items()} | {
+            f"{name} on drawings": value for name, value in drawings().items()
+        }
+
+    return both

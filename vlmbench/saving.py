@@ -1,0 +1,43 @@
+"""What a loaded network is on disk: how many bytes, and how it is written."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from torch import nn
+
+
+def file_bytes(network: nn.Module) -> int:
+    """Bytes of the tensors `save_pretrained` would write: weight files less their headers.
+
+    Only before the first forward pass: on CPU, NF4's `state_dict` then rounds its scales again.
+    """
+    written = {}
+    for name, tensor in network.state_dict().items():
+        # Tied tensors are written once.
+        written[(tensor.data_ptr() or name, tuple(tensor.shape))] = tensor
+    return sum(tensor.numel() * tensor.element_size() for tensor in written.values())
+
+
+def write(network: Any, processor: Any, folder: Path, *, dtype: str) -> None:
+    """Write a float32 network as `save_pretrained` does, its weights as `dtype` (a torch name).
+
+    Scales of packed weights stay float32.
+    """
+    import torch
+
+    wanted = getattr(torch, dtype)
+    if wanted is not torch.float32:
+        state = {
+            name: tensor.to(wanted)
+            if tensor.is_floating_point() and "scales" not in name
+            else tensor
+            for name, tensor in network.state_dict().items()
+        }
+        network.config.dtype = wanted
+    else:
+        state = network.state_dict()
+    network.save_pretrained(folder, state_dict=state)
+    processor.save_pretrained(folder)

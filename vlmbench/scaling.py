@@ -1,0 +1,97 @@
+"""Factors of a feed's channels: divided out of what makes them, multiplied into what takes them.
+
+The layer computes what it did, but its weights and activations have other ranges, which rounding
+can tell apart. SmoothQuant (arXiv 2211.10438, https://github.com/mit-han-lab/smoothquant) and AWQ
+(arXiv 2306.00978, https://github.com/mit-han-lab/llm-awq) differ in how they choose the factors.
+
+Differs from the references: one set of factors for all architectures, by their anatomies; a fused
+linear's last channels can be a source, too.
+"""
+
+from __future__ import annotations
+
+from math import ceil
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import nn
+
+from vlmbench.errors import UsageError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from vlmbench.anatomy import Feed
+
+_LEAST = 1e-5
+"""Least range of a channel: one that is never used would be divided by zero."""
+
+
+def linears_of(layer: nn.Module) -> dict[str, nn.Linear]:
+    """Every plain linear of a decoder layer by its name in there."""
+    return {name: part for name, part in layer.named_modules() if type(part) is nn.Linear}
+
+
+def foldable(layer: nn.Module, feed: Feed) -> bool:
+    """Whether every output channel of the feed's source is one channel of the linears' input.
+
+    It is not under grouped-query attention, where a value feeds several heads, and where a linear
+    has been replaced or a norm has no weight.
+
+    Raises:
+        UsageError: the layer has no such modules.
+    """
+    _check(layer, feed)
+    plain = linears_of(layer)
+    if not all(name in plain for name in feed.linears):
+        return False
+    source: Any = layer.get_submodule(feed.source)
+    owner = layer.get_submodule(feed.source.rpartition(".")[0])
+    shared = getattr(owner, "num_key_value_groups", 1) != 1
+    is_norm = not isinstance(source, nn.Linear) and getattr(source, "weight", None) is not None
+    return is_norm or (feed.source in plain and not shared)
+
+
+def _check(layer: nn.Module, feed: Feed) -> None:
+    there = dict(layer.named_modules())
+    missing = [name for name in (feed.source, *feed.linears, feed.block) if name not in there]
+    if missing:
+        raise UsageError(
+            f"the anatomy says that {feed.source} feeds {', '.join(feed.linears)}, but "
+            f"{type(layer).__name__} has no {missing[0]!r}. Expected names within a decoder layer: "
+            "give the model's anatomy the feeds of its architecture."
+        )
+
+
+@torch.no_grad()
+def fold(layer: nn.Module, feed: Feed, factor: Tensor) -> None:
+    """Divide `factor` [dim] out of the feed's source, multiply it into its linears' columns."""
+    source: Any = layer.get_submodule(feed.source)
+    # Of a fused linear, the last channels are those of the values, or of the gated half.
+    made = slice(source.weight.shape[0] - len(factor), None)
+    source.weight[made] /= factor.view(-1, *[1] * (source.weight.ndim - 1))
+    if getattr(source, "bias", None) is not None:
+        source.bias[made] /= factor
+    for name in feed.linears:
+        linear: Any = layer.get_submodule(name)
+        linear.weight *= factor
+
+
+def smoothing(largest: Tensor, layer: nn.Module, feed: Feed, alpha: float) -> Tensor:
+    """SmoothQuant's factor, [dim]: `alpha` of the inputs' range moves into the weights.
+
+    `largest` [dim] is each input channel's largest magnitude.
+    """
+    weights = [
+        layer.get_parameter(f"{name}.weight").detach().abs().amax(0) for name in feed.linears
+    ]
+    of_weights = torch.stack(weights).amax(0).clamp(min=_LEAST)
+    factor = largest.clamp(min=_LEAST) ** alpha / of_weights ** (1 - alpha)
+    return factor.clamp(min=_LEAST)
+
+
+def salient(mean: Tensor, share: float, factor: float) -> Tensor:
+    """`factor` for that share of channels, rounded up, whose mean magnitude is largest; else 1."""
+    made = torch.ones_like(mean)
+    made[mean.topk(ceil(share * len(mean))).indices] = factor
+    return made
