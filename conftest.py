@@ -5,9 +5,14 @@ import pytest
 pytest_plugins = ["vlmbench.plugin", "pytester"]
 
 
+ASKED_FOR = ("soak", "speed")
+"""Marks of tests that are left out unless `-m` names them."""
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave the soak tests out, unless they are asked for."""
-    if "soak" not in config.getoption("markexpr"):
-        soak = [item for item in items if item.get_closest_marker("soak")]
-        config.hook.pytest_deselected(items=soak)
-        items[:] = [item for item in items if item not in soak]
+    """Leave out what is slow, unless it is asked for."""
+    wanted = config.getoption("markexpr")
+    marks = [mark for mark in ASKED_FOR if mark not in wanted]
+    slow = [item for item in items if any(item.get_closest_marker(mark) for mark in marks)]
+    config.hook.pytest_deselected(items=slow)
+    items[:] = [item for item in items if item not in slow]

@@ -6,11 +6,16 @@ import pkgutil
 from dataclasses import replace
 
 import torch
+from answered import Few
 
-from vlmbench import catalogue
+from vlmbench import catalogue, selection
+from vlmbench.artifacts import Store
+from vlmbench.chain import Chain
+from vlmbench.compressed import load_once
+from vlmbench.compression.awq import Search
+from vlmbench.compression.finetune import FineTune
 from vlmbench.embedded import blank
 from vlmbench.spec import Source
-from vlmbench.variant import load
 
 NAMES = sorted(m.name for m in pkgutil.iter_modules(blank.__path__) if m.name[0] != "_")
 
@@ -36,13 +41,34 @@ def source_of(name, folder):
 
 
 class Checkpoints:
-    """Variants of every architecture by name, each loaded once."""
+    """Variants of every architecture by name, each loaded once; makers learn from `Few`."""
 
     def __init__(self, folder):
         self.source = functools.cache(lambda name: source_of(name, folder))
         self.variant = functools.lru_cache(maxsize=2)(self.load)
+        self.store = Store(folder / "store")
 
     def load(self, name, recipe="32bit"):
+        """`recipe`: as users type it."""
+        return self.loaded(name, quick(selection.compression(recipe, catalogue.compressions())))
+
+    def loaded(self, name, compression, store=None):
+        """The variant of a compression, kept in a store of its own where one is named."""
         model, source = catalogue.models()[name], self.source(name)
         model = replace(model, sources={"embedded": source})
-        return load(model, catalogue.compressions()[recipe], source)
+        return load_once(
+            model, compression, source, store or self.store, Few, device="cpu", dtype=None
+        )
+
+
+def quick(compression):
+    """A recipe that searches less, and learns for one epoch."""
+    if isinstance(compression, Chain):
+        return replace(compression, parts=tuple(map(quick, compression.parts)))
+    if hasattr(compression, "tuning"):
+        return replace(compression, tuning=quick(compression.tuning))
+    if isinstance(compression, FineTune):
+        return replace(compression, epochs=1, batch=2)
+    if isinstance(getattr(compression, "preparation", None), Search):
+        return replace(compression, preparation=Search(powers=3, shrinks=2))
+    return compression

@@ -15,9 +15,10 @@ from typing import TYPE_CHECKING
 from vlmbench import baseline as baselines
 from vlmbench import gates, selection, stats, update
 from vlmbench.artifacts import Store, default_folder, key_of
+from vlmbench.chain import Chain
 from vlmbench.errors import BaselineError, UsageError, VlmbenchError
 from vlmbench.options import Entries, Options
-from vlmbench.spec import Cell, Compression, Dataset, Model
+from vlmbench.spec import Cell, Compression, Dataset, Maker, Model, Runtime
 from vlmbench.verdict import Verdict, compare, settled
 
 if TYPE_CHECKING:
@@ -57,6 +58,7 @@ class Bench:
     _unloadable: dict[str, VlmbenchError] = field(default_factory=dict)
     _failed: dict[str, VlmbenchError] = field(default_factory=dict)
     """Why a cell has no run: told to each of its tests, not found out again."""
+    _cells: list[Cell] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         adjusted = gates.adjusted(self.entries.datasets, self.options.margins, self.options.floors)
@@ -65,7 +67,11 @@ class Bench:
         self.datasets = selection.datasets(self.options, self.entries)
         self.compressions = selection.compressions(self.options, self.entries)
         selection.check(self.models, self.compressions, self.datasets)
-        if not self.cells():
+        every = selection.cells(self.models, self.compressions, self.datasets, self.entries)
+        self._cells = [cell for cell in every if self._in_matrix(cell)]
+        self.left_out = len(every) - len(self._cells)
+        """Cells that could run, of recipes that are judged where they have a baseline."""
+        if not every:
             named = [", ".join(e.name for e in axis) for axis in (self.models, self.datasets)]
             raise UsageError(f"nothing to run: no model ({named[0]}) answers the data ({named[1]})")
         self.store = Store(self.options.cache or default_folder())
@@ -76,7 +82,17 @@ class Bench:
 
     def cells(self) -> list[Cell]:
         """Every pair that can run, variant by variant; what no model claims, any may that can."""
-        return selection.cells(self.models, self.compressions, self.datasets, self.entries)
+        return self._cells
+
+    def _in_matrix(self, cell: Cell) -> bool:
+        """Whether a cell is judged by a session that does not ask for it by name.
+
+        What makes a checkpoint takes minutes: where nothing is asked, only what has a baseline.
+        """
+        options = self.options
+        asked = options.matrix == "full" or options.compressions or options.write == "new"
+        usual = not isinstance(cell.compression, Maker | Runtime | Chain)
+        return bool(asked) or usual or self.baseline_path(cell).exists()
 
     def cell(self, name: str) -> Cell:
         """The cell of that id."""

@@ -12,7 +12,8 @@ from dataclasses import asdict, dataclass
 from math import ceil, prod
 from typing import TYPE_CHECKING, Any
 
-from vlmbench.errors import CensusError
+from vlmbench.compression.precision import AS_STORED
+from vlmbench.errors import CensusError, UsageError
 from vlmbench.spec import COMPONENTS, Anatomy, Compression
 
 if TYPE_CHECKING:
@@ -88,6 +89,24 @@ def take(network: nn.Module, anatomy: Anatomy) -> Census:
     return Census(holdings, total)
 
 
+def check_dtype(compression: Compression, dtype: str | None) -> None:
+    """Refuse a dtype for unquantized weights that the recipe leaves no room for.
+
+    Raises:
+        UsageError: it is none, or contradicts the recipe.
+    """
+    if dtype is None:
+        return
+    if dtype not in FLOAT_BYTES:
+        raise UsageError(f"dtype {dtype!r} is none of {', '.join(FLOAT_BYTES)}.")
+    own = compression.storage("decoder")
+    if own in (*FLOAT_BYTES, AS_STORED) and own != dtype:
+        raise UsageError(
+            f"dtype {dtype!r} contradicts {compression.name!r}, whose weights are {own}. Leave "
+            "the dtype out; it is for what a quantizing recipe keeps unquantized."
+        )
+
+
 def verify(census: Census, compression: Compression, *, dtype: str | None = None) -> None:
     """Hold a census against the recipe's promise; `dtype` stands for the recipe's own float type.
 
@@ -118,6 +137,8 @@ def verify(census: Census, compression: Compression, *, dtype: str | None = None
 
 
 def _faults(component: str, held: Holding, promise: str) -> Iterator[str]:
+    if promise == AS_STORED:
+        return
     if set(held.linears) != {promise}:
         found = ", ".join(f"{n} {kind}" for kind, n in sorted(held.linears.items())) or "none"
         yield f"{component}: expected every linear as {promise}, found {found}"

@@ -21,6 +21,12 @@ _DIGESTED = {
     "weights": ("*.safetensors",),
     "configuration": ("*.json", "*.jinja", "*.txt", "*.model"),
 }
+# Beside transformers; of other methods its own message tells.
+_LOADERS = {
+    "gptq": "optimum gptqmodel",
+    "awq": "gptqmodel",
+    "compressed-tensors": "compressed-tensors",
+}
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 _NO_CODE = {"trust_remote_code": False}
 _HUB_ID = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?")
@@ -214,6 +220,22 @@ def explained(source: Source, what: str) -> Iterator[None]:
         at = f" at revision {source.revision}" if source.revision else ""
         raise CheckpointError(
             f"cannot read the {what} of {source.location}{at}: {first_line(error)}. {todo}"
+        ) from None
+
+
+@contextmanager
+def explained_loader(source: Source, quantized: Mapping[str, Any] | None) -> Iterator[None]:
+    """Say which package reads a checkpoint that its vendor quantized, where it is not there."""
+    try:
+        yield
+    except ImportError as error:
+        if not quantized:
+            raise
+        method = quantized.get("quant_method")
+        todo = f": pip install {_LOADERS[method]}" if method in _LOADERS else " that it names"
+        raise CheckpointError(
+            f"{source.location} is quantized by {method}, which needs a package that is not here "
+            f"({first_line(error)}). Install it{todo}"
         ) from None
 
 

@@ -1,4 +1,4 @@
-"""The command line: list what there is, ask, describe, search, show what is kept."""
+"""The command line: list what there is, ask, describe, search, compress, show what is kept."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from vlmbench import retrieval
+from vlmbench import retrieval, selection, shipping
 from vlmbench.artifacts import Store, age, default_folder
 from vlmbench.bench import Bench
 from vlmbench.datasets.clips import QUESTION
@@ -20,6 +20,8 @@ from vlmbench.describe import as_json, as_text, contact_sheet, describe, look
 from vlmbench.errors import PictureError, UsageError, VlmbenchError
 from vlmbench.options import Options, catalogued
 from vlmbench.spec import Clip, Sampling, Turn
+
+_USUAL = "default: 32bit, or `stored` where the checkpoint is compressed already"
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -47,14 +49,14 @@ def _parser() -> argparse.ArgumentParser:
     ask.add_argument("picture", type=Path)
     ask.add_argument("question")
     ask.add_argument("--model", default="qwen2", metavar="NAME[=WHERE]")
-    ask.add_argument("--compression", default="32bit", metavar="NAME")
+    ask.add_argument("--compression", metavar="NAME", help=_USUAL)
     _add_where(ask)
     ask.set_defaults(run=_ask)
     tell = commands.add_parser("describe", help="what models say of a video file, side by side")
     tell.add_argument("video", type=Path)
     several: dict[str, Any] = {"nargs": "+", "action": "extend"}
     tell.add_argument("--model", metavar="NAME[=WHERE]", **several, help="default: qwen2")
-    tell.add_argument("--compression", metavar="NAME", **several, help="default: 32bit")
+    tell.add_argument("--compression", metavar="NAME", **several, help=_USUAL)
     tell.add_argument("--question", default=QUESTION)
     shown = tell.add_mutually_exclusive_group()
     shown.add_argument("--frames", type=int, metavar="N", help="so many, at equal steps (8)")
@@ -71,6 +73,13 @@ def _parser() -> argparse.ArgumentParser:
     search.add_argument("--first", type=int, default=5, metavar="N", help="show so many (5)")
     _add_tier(search)
     search.set_defaults(run=_search)
+    compress = commands.add_parser("compress", help="write a compressed checkpoint to a folder")
+    compress.add_argument("model", metavar="MODEL[=WHERE]")
+    compress.add_argument("--with", dest="recipe", required=True, metavar="RECIPE")
+    compress.add_argument("--out", type=Path, required=True, metavar="DIR")
+    compress.add_argument("--force", action="store_true", help="replace what an earlier one wrote")
+    _add_tier(compress)
+    compress.set_defaults(run=_compress)
     cache = commands.add_parser("cache", help="what is kept between sessions: show, bound, clear")
     bound = cache.add_mutually_exclusive_group()
     bound.add_argument("--limit", type=float, metavar="MB", help="drop what was not used longest")
@@ -129,7 +138,8 @@ def _bench(
 
 
 def _ask(options: argparse.Namespace) -> int:
-    bench = _bench(options, [options.model], [options.compression])
+    compression = options.compression or selection.usual(options.model)
+    bench = _bench(options, [options.model], [compression])
     try:
         picture = options.picture.read_bytes()
     except OSError as error:
@@ -179,9 +189,10 @@ def _search(options: argparse.Namespace) -> int:
 
 
 def _describe(options: argparse.Namespace) -> int:
-    bench = _bench(options, options.model or ["qwen2"], options.compression or ["32bit"])
     clip = Clip(options.video, _sampling(options))
-    turns, frames = look(bench, clip, options.question)
+    benches = _benches(options)
+    looks = [look(bench, clip, options.question) for bench in benches]
+    frames = looks[0][1]
     if options.contact_sheet:
         try:
             contact_sheet(frames).save(options.contact_sheet)
@@ -190,7 +201,9 @@ def _describe(options: argparse.Namespace) -> int:
                 f"--contact-sheet {options.contact_sheet} cannot be written ({error}). Name a "
                 "picture file in a folder that exists: sheet.png"
             ) from None
-    said = describe(bench, turns, max_new_tokens=options.max_new_tokens)
+    said = []
+    for turns, _ in looks:  # what one bench has loaded is dropped before the next loads
+        said += describe(benches.pop(0), turns, max_new_tokens=options.max_new_tokens)
     if options.json:
         print(as_json(options.video, options.question, frames, said))
     else:
@@ -199,12 +212,30 @@ def _describe(options: argparse.Namespace) -> int:
     return 0
 
 
+def _benches(options: argparse.Namespace) -> list[Bench]:
+    """One for all models; where no compression is named, one for all that have it by default."""
+    models = options.model or ["qwen2"]
+    if options.compression:
+        return [_bench(options, models, options.compression)]
+    usual = [(model, selection.usual(model)) for model in models]
+    return [
+        _bench(options, [model for model, name in usual if name == compression], [compression])
+        for compression in dict.fromkeys(name for _, name in usual)
+    ]
+
+
 def _sampling(options: argparse.Namespace) -> Sampling:
     if options.fps is not None and not 0 < options.fps < math.inf:
         raise UsageError(f"--fps must be above 0, got {options.fps}")
     if options.frames is not None and options.frames < 1:
         raise UsageError(f"--frames must be at least 1, got {options.frames}")
     return Sampling(options.frames or 8, options.fps)
+
+
+def _compress(options: argparse.Namespace) -> int:
+    bench = _bench(options, [options.model], [options.recipe])
+    print(shipping.compress(bench, options.out, force=options.force), end="")
+    return 0
 
 
 def _printable(text: str) -> str:

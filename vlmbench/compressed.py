@@ -13,10 +13,12 @@ from typing import TYPE_CHECKING, Any
 from vlmbench import saving, variant
 from vlmbench.artifacts import key_of
 from vlmbench.chain import Chain
+from vlmbench.checkpoint import config_of
 from vlmbench.compression.precision import FLOAT32
-from vlmbench.errors import VlmbenchError
+from vlmbench.errors import UsageError, VlmbenchError
 from vlmbench.evaluate import origin
-from vlmbench.spec import Compression, Maker, Model, Source, TrainData
+from vlmbench.shipped import parts_of, refusal
+from vlmbench.spec import Compression, Maker, Model, Runtime, Source, TrainData
 from vlmbench.variant import QUANTIZED
 
 if TYPE_CHECKING:
@@ -45,8 +47,12 @@ def load_once(
 
     Raises:
         CheckpointError, CensusError, UsageError: as `load`.
+        UsageError: the checkpoint is packed already, or has been through that recipe.
         DataError: what a recipe learns from cannot be read.
     """
+    config_of(source)  # fetched, where it is on the hub
+    if reason := refusal(source, compression):
+        raise UsageError(reason)
     key = None
     if QUANTIZED in compression.load_options(model.anatomy):
         key = _key(model, compression, source, device=device, dtype=dtype)
@@ -68,11 +74,6 @@ def load_once(
         )
 
 
-def parts_of(compression: Compression) -> tuple[Compression, ...]:
-    """The recipes that a chain is made of; of any other, itself."""
-    return compression.parts if isinstance(compression, Chain) else (compression,)
-
-
 def _made(
     model: Model,
     compression: Compression,
@@ -87,7 +88,8 @@ def _made(
     """The folder that the makers of a recipe leave, one after another; None: it has none."""
     kept: Path | None = None
     done: list[Compression] = []
-    for maker in parts_of(compression):
+    storing = [part for part in parts_of(compression) if not isinstance(part, Runtime)]
+    for maker in storing:
         if not isinstance(maker, Maker):
             break
         done.append(maker)
@@ -101,12 +103,13 @@ def _made(
             maker.make(begun.network, model.anatomy, data(model, begun.processor, work))
             dtype = maker.load_options(model.anatomy)["dtype"]
             write = partial(saving.write, begun.network, begun.processor, dtype=dtype)
-            if key:
-                store.keep_checkpoint(key, name, write)
-                found = store.checkpoint(key)
-            if found is None:  # where nothing can be kept
-                found = _temporary(stack)
-                write(found)
+            with variant.quiet():
+                if key:
+                    store.keep_checkpoint(key, name, write)
+                    found = store.checkpoint(key)
+                if found is None:  # where nothing can be kept
+                    found = _temporary(stack)
+                    write(found)
             shutil.rmtree(work, ignore_errors=True)
         kept = found
     return kept

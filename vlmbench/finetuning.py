@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from random import Random
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +21,9 @@ if TYPE_CHECKING:
 
     Inputs = Mapping[str, Tensor]
 
+_STEP = "step"
+_SAVE_EVERY = 50
+
 
 def finetune(network: Any, anatomy: Anatomy, data: TrainData, tuning: FineTune) -> None:
     """Train the decoder in place; resumed from `data.work` where an earlier session stopped."""
@@ -28,7 +32,7 @@ def finetune(network: Any, anatomy: Anatomy, data: TrainData, tuning: FineTune) 
     plan = Plan(
         steps=tuning.epochs * len(batches),
         adamw_rate=tuning.rate,
-        save_every=50,
+        save_every=_SAVE_EVERY,
         half=device.type == "cuda" or torch.cpu._is_amx_tile_supported(),
     )
 
@@ -36,20 +40,23 @@ def finetune(network: Any, anatomy: Anatomy, data: TrainData, tuning: FineTune) 
         epoch, place = divmod(step, len(batches))
         order = list(range(len(batches)))
         Random(f"{tuning.mixture.seed}/{epoch}").shuffle(order)
-        return [dict(batches[order[place]])]
+        return [{**batches[order[place]], _STEP: torch.tensor(step)}]
 
-    torch.manual_seed(tuning.mixture.seed)
-    learner, done = _learner(network, anatomy, tuning.lora_rank)
-    train(
-        learner,
-        batch_at,
-        lambda batch: answer_loss(network, batch),
-        plan,
-        folder=data.work / tuning.name,
-        watch=_bar(tuning.name, plan.steps),
-        device=str(device),
-    )
-    done()
+    def loss(batch: dict[str, Tensor]) -> Tensor:
+        # By the step: what is dropped out is the same where a training goes on.
+        torch.manual_seed(tuning.mixture.seed + int(batch.pop(_STEP)))
+        return answer_loss(network, batch)
+
+    with _learner(network, anatomy, tuning) as learner:
+        train(
+            learner,
+            batch_at,
+            loss,
+            plan,
+            folder=data.work / tuning.name,
+            watch=_bar(tuning.name, plan.steps),
+            device=str(device),
+        )
 
 
 def answer_loss(network: Any, batch: Inputs) -> Tensor:
@@ -61,34 +68,34 @@ def answer_loss(network: Any, batch: Inputs) -> Tensor:
     return nn.functional.cross_entropy(logits[asked].float(), wanted[asked])
 
 
-def _learner(network: Any, anatomy: Anatomy, lora_rank: int | None) -> tuple[nn.Module, Any]:
-    """What learns, and what is to be done when it has."""
+@contextmanager
+def _learner(network: Any, anatomy: Anatomy, tuning: FineTune) -> Iterator[nn.Module]:
+    """What learns: the decoder's layers alone, until the block ends; then all is as it was."""
     kept = {name: weight.requires_grad for name, weight in network.named_parameters()}
-
-    def thaw() -> None:
-        for name, weight in network.named_parameters():
-            weight.requires_grad_(kept[name])
-
     # Words stay as they are: a head may be tied to them.
     inside = anatomy.layers + "."
-    if lora_rank is None:
-        for name, weight in network.named_parameters():
-            weight.requires_grad_(name.startswith(inside))
-        return network, thaw
+    for name, weight in network.named_parameters():
+        weight.requires_grad_(name.startswith(inside))
+    torch.manual_seed(tuning.mixture.seed)
+    if tuning.lora_rank is None:
+        yield network
+    else:
+        adapted = _adapted(network, inside, tuning.lora_rank)
+        yield adapted
+        adapted.merge_and_unload()
+    for name, weight in network.named_parameters():
+        weight.requires_grad_(kept[name])
+
+
+def _adapted(network: Any, inside: str, rank: int) -> Any:
     peft = _peft()
     linears = [
         name
         for name, module in network.named_modules()
         if isinstance(module, nn.Linear) and name.startswith(inside)
     ]
-    config = peft.LoraConfig(r=lora_rank, lora_alpha=2 * lora_rank, target_modules=linears)
-    adapted = peft.get_peft_model(network, config)
-
-    def merge() -> None:
-        adapted.merge_and_unload()
-        thaw()
-
-    return adapted, merge
+    config = peft.LoraConfig(r=rank, lora_alpha=2 * rank, target_modules=linears)
+    return peft.get_peft_model(network, config)
 
 
 def _peft() -> Any:

@@ -20,6 +20,8 @@ class Options:
     models: tuple[str, ...] = ()
     """NAME or NAME=FOLDER_OR_ID; empty: all."""
     compressions: tuple[str, ...] = ()
+    matrix: str = "default"
+    """`full`: recipes that make checkpoints are judged where they have no baseline, too."""
     data: tuple[str, ...] = ()
     """NAME or NAME=FOLDER_OR_ID; empty: all."""
     limit: int | None = None

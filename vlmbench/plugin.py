@@ -166,8 +166,11 @@ def pytest_report_header(config: pytest.Config) -> str:
     bench = config.stash[_BENCH]
     cells = len(bench.cells())
     pairs = len(bench.models) * len(bench.compressions) * len(bench.datasets)
-    left_out = f", {pairs - cells} pairs left out: the model cannot answer" if pairs > cells else ""
-    return f"vlmbench: tier {bench.options.tier}, {cells} cells{left_out}"
+    mute = pairs - cells - bench.left_out
+    told = [f"vlmbench: tier {bench.options.tier}, {cells} cells"]
+    told += [f"{mute} pairs left out: the model cannot answer"] if mute else []
+    told += [f"{bench.left_out} without a baseline (--matrix full)"] if bench.left_out else []
+    return ", ".join(told)
 
 
 @pytest.hookimpl(wrapper=True)

@@ -40,6 +40,12 @@ def declare(parser: pytest.Parser) -> None:
         metavar="NAME[=WHERE]",
         help="only this data set; WHERE: a folder of parquet files or hub id (repeatable)",
     )
+    add(
+        "--matrix",
+        choices=("default", "full"),
+        default="default",
+        help="default: of recipes that make checkpoints, only cells that have a baseline",
+    )
     add("--limit", type=int, metavar="N", help="only the first N samples of each data set")
     add("--device", default="cpu", help="torch device (default: cpu)")
     add("--dtype", help="dtype of what a recipe leaves unquantized, such as float32")
@@ -99,6 +105,7 @@ def options(config: pytest.Config) -> Options:
         tier=option("tier"),
         models=tuple(option("model")),
         compressions=tuple(option("compression")),
+        matrix=option("matrix"),
         data=tuple(option("data")),
         limit=option("limit"),
         device=option("device"),

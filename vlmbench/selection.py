@@ -11,8 +11,10 @@ from typing import TypeVar
 
 from vlmbench import catalogue
 from vlmbench.chain import Chain
+from vlmbench.compression.precision import FLOAT32, STORED
 from vlmbench.errors import CheckpointError, UnknownNameError, UsageError
 from vlmbench.options import Entries, Options
+from vlmbench.shipped import is_stored, refusal, wants_stored
 from vlmbench.spec import Cell, Compression, Dataset, Model, Source
 
 T = TypeVar("T")
@@ -67,16 +69,43 @@ def cells(
     datasets: Sequence[Dataset],
     entries: Entries,
 ) -> list[Cell]:
-    """Every pair that can run, variant by variant; what no model claims, any may that can."""
+    """Every pair that can run, variant by variant; what no model claims, any may that can.
+
+    Raises:
+        UsageError: a model's checkpoint is packed already, and no recipe takes it as it is.
+    """
+    all_of_them = {recipe.name for recipe in compressions} == set(entries.compressions)
     claimed = {name for model in entries.models.values() for name in model.datasets}
     return [
         Cell(model, compression, dataset)
         for model in models
-        for compression in compressions
+        for compression in _fitting(model, compressions, all_of_them)
         for dataset in datasets
         if dataset.name in model.datasets
         or (dataset.name not in claimed and model.can_answer(dataset))
     ]
+
+
+def _fitting(
+    model: Model, compressions: Sequence[Compression], all_of_them: bool
+) -> list[Compression]:
+    """The recipes that can be applied to a model's checkpoint, wherever that is.
+
+    `stored` repeats another where a checkpoint is neither packed nor shipped: it must be named.
+    """
+    sources = list(model.sources.values())
+    if all_of_them and not any(map(wants_stored, sources)):
+        compressions = [recipe for recipe in compressions if not is_stored(recipe)]
+    reasons = [[refusal(source, recipe) for source in sources] for recipe in compressions]
+    if reasons and all(map(any, reasons)):
+        raise UsageError(next(filter(None, reasons[0])))
+    return [r for r, why in zip(compressions, reasons, strict=True) if not any(why)]
+
+
+def usual(model: str) -> str:
+    """The recipe of NAME=WHERE where none is named: `stored` where that was compressed already."""
+    _, _, where = model.partition("=")
+    return STORED.name if where and wants_stored(Source(where)) else FLOAT32.name
 
 
 def source(kind: str, entry: Model | Dataset, tier: str) -> Source:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -10,21 +11,24 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vlmbench import architectures
-from vlmbench.census import FLOAT_BYTES, Census, take, verify
+from vlmbench.census import Census, check_dtype, take, verify
 from vlmbench.checkpoint import (
     check_architecture,
     check_tokenizer,
     check_weights,
     config_of,
     explained,
+    explained_loader,
     first_line,
     is_folder,
     where,
 )
 from vlmbench.errors import CheckpointError, NumericsError, UsageError
 from vlmbench.finite import explain, watched
+from vlmbench.offloading import placement
 from vlmbench.patches import as_products
 from vlmbench.saving import file_bytes
+from vlmbench.shipped import check_census, check_files, is_stored
 from vlmbench.spec import Compression, Model, Source
 
 if TYPE_CHECKING:
@@ -38,6 +42,7 @@ _HARMLESS = {
     "bitsandbytes.backends.cpu.ops": "Failed to load CPU gemm_4bit_forward",  # optional speed-up
     "bitsandbytes.autograd._functions": "inputs will be cast from",  # LLM.int8, at every product
     "transformers.modeling_utils": "LOAD REPORT",  # becomes a CheckpointError
+    "accelerate.big_modeling": "Some parameters are on the meta device",  # as was asked for
     # Some architectures read pictures in one way only.
     "transformers.models.auto.image_processing_auto": "backend is not available",
 }
@@ -98,7 +103,7 @@ class Variant:
         moved = self._moved(inputs)
         (named,) = self.model.anatomy.modules("head")
         head = self.network.get_submodule(named)
-        with torch.inference_mode(), _quiet(), watched(head):
+        with torch.inference_mode(), quiet(), watched(head):
             ids: Tensor = self.network.generate(
                 **moved,
                 max_new_tokens=max_new_tokens,
@@ -111,7 +116,7 @@ class Variant:
         """The module in which these inputs first become something that is no number."""
         import torch
 
-        with torch.inference_mode(), _quiet():
+        with torch.inference_mode(), quiet():
             return explain(self.network, self._moved(inputs))
 
     def _moved(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
@@ -140,16 +145,17 @@ def load(
 
     Raises:
         CheckpointError: the checkpoint is missing, damaged, or of another architecture.
-        CensusError: the loaded network is not stored as the recipe promises.
+        CensusError: the loaded network is not stored as the recipe promises, or as it was shipped.
         UsageError: `dtype` contradicts the recipe, or there is no such device.
     """
-    _check_dtype(compression, dtype)
+    check_dtype(compression, dtype)
     check_device(device)
+    shipped = check_files(source)
     check_architecture(model, source)
     import torch
 
     # A recipe that draws at random draws the same each time: a resumed run is of one network.
-    with torch.random.fork_rng(), _quiet(bars=not is_folder(source)):
+    with torch.random.fork_rng(), quiet(bars=not is_folder(source)):
         torch.manual_seed(0)
         network = _network(model, compression, source, device=device, dtype=dtype, kept=kept)
         loaded(network)
@@ -157,6 +163,8 @@ def load(
         compression.apply(network, model.anatomy)
     taken = take(network, model.anatomy)
     verify(taken, compression, dtype=dtype)
+    if shipped and is_stored(compression):
+        check_census(taken, shipped, source)
     _make_greedy(network, processor)
     as_products(network)
     return Variant(
@@ -190,15 +198,15 @@ def _network(
     if kept is not None:
         source = Source(str(kept))
     told = config_of(source)
+    options |= placement(options, device, quantized=QUANTIZED in {*options, *told})
     if QUANTIZED in told:
         options.pop(QUANTIZED, None)  # it stands in the configuration
     if layers.FIELD in told:
         cls = layers.shaped(cls)
-    with explained(source, "weights"):
+    with explained(source, "weights"), explained_loader(source, told.get(QUANTIZED)):
         network, info = cls.from_pretrained(
             **where(source),
             **options,
-            device_map={"": device},
             use_safetensors=True,
             ignore_mismatched_sizes=True,  # refused below, with the names
             output_loading_info=True,
@@ -243,19 +251,6 @@ def _make_greedy(network: Any, processor: Any) -> None:
         decoder.generation_config = config
 
 
-def _check_dtype(compression: Compression, dtype: str | None) -> None:
-    if dtype is None:
-        return
-    if dtype not in FLOAT_BYTES:
-        raise UsageError(f"dtype {dtype!r} is none of {', '.join(FLOAT_BYTES)}.")
-    own = compression.storage("decoder")
-    if own in FLOAT_BYTES and own != dtype:
-        raise UsageError(
-            f"dtype {dtype!r} contradicts {compression.name!r}, whose weights are {own}. Leave "
-            "the dtype out; it is for what a quantizing recipe keeps unquantized."
-        )
-
-
 def check_device(device: str) -> None:
     """Refuse a device that is not there.
 
@@ -274,7 +269,7 @@ def check_device(device: str) -> None:
 
 
 @contextmanager
-def _quiet(*, bars: bool = False) -> Iterator[None]:
+def quiet(*, bars: bool = False) -> Iterator[None]:
     """Drop the harmless lines, and progress bars unless `bars`, until the block ends."""
     from transformers.utils import logging as transformers_logging
 
@@ -288,7 +283,10 @@ def _quiet(*, bars: bool = False) -> Iterator[None]:
     if shown and not bars:
         transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     try:
-        yield
+        with warnings.catch_warnings():
+            # A weight that belongs to no layer is a key of its own.
+            warnings.filterwarnings("ignore", "The following device_map keys do not match")
+            yield
     finally:
         for logger, drop in drops:
             logger.removeFilter(drop)

@@ -11,6 +11,7 @@ from vlmbench.pytest_cells import demo_names
 
 ROOT = Path(__file__).parents[2]
 HEADLINE = ("32bit", "16bit", "8bit", "4bit", "lm8bit", "lm4bit")
+EXTENSIONS = ("_ft", "_on_", "+", "bi", "w")
 
 
 @pytest.fixture
@@ -43,7 +44,8 @@ def test_the_whole_matrix_is_a_regression_test_and_ten_demos_a_cell(collect, cel
         for cell in cells
         for demo in demo_names(cell.dataset)
     }
-    assert len(found) == len(expected) == 6 * (4 * 11 + 4 + 7)
+    recipes = {cell.compression.name for cell in cells}
+    assert len(found) == len(expected) == len(recipes) * (4 * 11 + 4 + 7)
     assert set(found) == expected
     assert [name for name in found if "qwen2_4bit" in name] == collect("-k", "qwen2_4bit")
 
@@ -55,10 +57,10 @@ def test_no_cell_is_selected_by_the_name_of_another(cells):
 
 
 def test_headline_variants_are_selected_by_their_names(cells):
-    """Others may extend a recipe's name (`depth50`, `depth50_ft`, `depth50_ft+4bit`)."""
+    """Others may extend a recipe's name (`depth50`, `depth50bi`, `depth50_ft+4bit`)."""
     variants = {cell.variant: cell.compression.name for cell in cells}
     assert set(HEADLINE) <= set(variants.values())
     for name, longer in permutations(variants, 2):
         if name in longer:
             assert variants[name] not in HEADLINE, longer
-            assert longer.removeprefix(name).startswith(("_ft", "_on_", "+")), longer
+            assert longer.removeprefix(name).startswith(EXTENSIONS), longer

@@ -88,7 +88,11 @@ class Phi3VImageEmbedding(nn.Module):
             shapes, features.split([len(view) for view in views]), strict=True
         ):
             whole, crops = one[:1], one[1:]
-            parts += [self._rows(crops, height, width), self.glb_GN[0], self._rows(whole, 1, 1)]
+            parts += [
+                in_rows(crops, height, width, self.sub_GN),
+                self.glb_GN[0],
+                in_rows(whole, 1, 1, self.sub_GN),
+            ]
         tokens: Tensor = self.img_projection(torch.cat(parts))
         return tokens
 
@@ -98,16 +102,17 @@ class Phi3VImageEmbedding(nn.Module):
         grid = patches.view(-1, side, 2, side, 2, dim).transpose(2, 3)
         return grid.reshape(-1, side, side, 4 * dim)
 
-    def _rows(self, views: Tensor, height: int, width: int) -> Tensor:
-        """Views [height * width, side, side, dim] as one picture's rows, a separator behind each.
 
-        [tokens, dim], row by row over the whole picture.
-        """
-        side, dim = self.side, views.shape[-1]
-        grid = views.view(height, width, side, side, dim).transpose(1, 2)
-        rows = grid.reshape(height * side, width * side, dim)
-        ends = self.sub_GN[0].expand(height * side, 1, dim)
-        return torch.cat([rows, ends], dim=1).flatten(0, 1)
+def in_rows(views: Tensor, height: int, width: int, separator: Tensor) -> Tensor:
+    """Views [height * width, side, side, dim] as one picture's rows, a separator behind each.
+
+    [tokens, dim], row by row over the whole picture; `separator` [1, 1, 1, dim].
+    """
+    side, dim = views.shape[-2:]
+    grid = views.view(height, width, side, side, dim).transpose(1, 2)
+    rows = grid.reshape(height * side, width * side, dim)
+    ends = separator[0].expand(height * side, 1, dim)
+    return torch.cat([rows, ends], dim=1).flatten(0, 1)
 
 
 class Phi3VModel(Phi3Model):

@@ -2,6 +2,8 @@
 
 Loss, masking and prompts are those of evaluation: only the answer's tokens count. AdamW with a
 warm-up of 50 steps, weight decay 0.01, gradients clipped at 1.0, three epochs.
+
+Papers: arXiv 1711.05101 (AdamW), arXiv 2106.09685 (LoRA, through peft).
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Plain precisions: every weight in one floating-point type, nothing quantized."""
+"""Plain precisions, nothing quantized; and weights as a checkpoint has them, whatever that is."""
 
 from __future__ import annotations
 
@@ -30,5 +30,33 @@ class Precision:
         return self.dtype
 
 
+AS_STORED = "as stored"
+"""What a recipe promises that leaves it to the checkpoint."""
+
+
+@dataclass(frozen=True)
+class Stored:
+    """All weights as the checkpoint has them: one that was compressed here, or by its vendor."""
+
+    name: str
+
+    def load_options(self, anatomy: Anatomy) -> dict[str, Any]:
+        """The dtype that config.json tells."""
+        return {"dtype": "auto"}
+
+    def apply(self, model: nn.Module, anatomy: Anatomy) -> None:
+        """Let NF4 multiply in shapes that its CPU kernels do not take; all else is done."""
+        config: Any = getattr(model.config, "quantization_config", None)
+        if getattr(config, "load_in_4bit", False):
+            from vlmbench.nf4 import take_any_shape
+
+            take_any_shape(model)
+
+    def storage(self, component: Component) -> str:
+        """Promise nothing: what vlmbench compressed is held against its own census."""
+        return AS_STORED
+
+
 FLOAT32 = Precision("32bit", "float32")
 BFLOAT16 = Precision("16bit", "bfloat16")
+STORED = Stored("stored")

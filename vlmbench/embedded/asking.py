@@ -80,7 +80,9 @@ class Blip2(School):
         measure = partial(asker.measure, held_out)
         self.learn("asking", ASKING, asker, batch_maker(self.show), asker.loss, measure)
 
-    def answer(self, stage: Stage, elder: Any = None) -> None:
+    def answer(
+        self, stage: Stage, elder: Any = None, labels_of: curriculum.LabelsOf = labels.of
+    ) -> None:
         """The whole network on questions."""
         speaker = Speaker(self.network)
         batch_at = curriculum.batch_maker(self.processor, speaker, stage, self.model, elder)

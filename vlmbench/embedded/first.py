@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from vlmbench.embedded import curriculum, tower
+from vlmbench.embedded import curriculum, labels, tower
 from vlmbench.embedded.curriculum import Stage
 from vlmbench.embedded.labels import LabelSight
 from vlmbench.embedded.school import School
@@ -69,10 +69,12 @@ class First(School):
             "tracking", TRACKING, tracker, batch_at, tracker.loss, partial(tracker.accuracy, films)
         )
 
-    def answer(self, stage: Stage, elder: Any = None) -> None:
+    def answer(
+        self, stage: Stage, elder: Any = None, labels_of: curriculum.LabelsOf = labels.of
+    ) -> None:
         """The decoder on labels, or decoder and tower on pixels."""
         self.network.model.visual = self.tower if stage.sight else self.sight
-        super().answer(stage, elder)
+        super().answer(stage, elder, labels_of)
         self.network.model.visual = self.tower
 
     def _tower(self, name: str, learner: Any, plan: Plan, measure: Callable[..., Any]) -> None:

@@ -10,10 +10,9 @@ import torch
 from torch import Tensor
 
 from vlmbench import catalogue
-from vlmbench.embedded import curriculum, inheritance, labels, tower, views
-from vlmbench.embedded.blank import phi3_5
+from vlmbench.embedded import curriculum, inheritance, rows, tower, views
 from vlmbench.embedded.canvas import Canvas
-from vlmbench.embedded.inheritance import one_hot, solved, with_one
+from vlmbench.embedded.inheritance import solved
 from vlmbench.embedded.labels import Box
 from vlmbench.embedded.parts import VIEW
 from vlmbench.embedded.school import School
@@ -26,7 +25,7 @@ PARENT = "qwen2"
 LOOKS = 10
 """Batches from which it is found out how the parent says what it sees."""
 Told = Iterator[tuple[Tensor, Tensor]]
-"""What a decoder is given of tokens, [tokens, dim], and their classes."""
+"""What is given of tokens, [tokens, dim], and their labels."""
 
 
 class Heir(School):
@@ -92,19 +91,34 @@ class Heir(School):
         self._begin(inheritance.words(told))
 
     def told(self) -> Told:
-        """What the decoder is given of the tokens of views that are known, and their classes."""
+        """What the decoder is given of the tokens of views that are known, and their labels."""
         projector = self.part("projector")
+        for seen, shown in self._looks():
+            known = (shown != IGNORED).all(1)
+            yield projector(seen[known]), shown[known]
+
+    def labels_of(self, canvas: Canvas) -> Tensor:
+        """Labels of all views of a picture: [views, tokens, len(CLASSES) + SHADES]."""
+        pixels, shown = self.show(canvas)
+        images = self.processor.image_processor
+        mean, std = (torch.tensor(x).view(3, 1, 1) for x in (images.image_mean, images.image_std))
+        return views.labelled(canvas, pixels * std + mean, shown)
+
+    def _looks(self) -> Told:
+        """What the projector is given of tokens, and their labels."""
         for step in range(LOOKS):
-            for part in views.batch_maker(self.show)(10**6 + step):
-                known = (part["classes"] != IGNORED).all(1)
-                seen = self.see(part["pixels"]).flatten(0, 1)[known]
-                yield projector(seen), part["classes"][known]
+            for canvas in tower.drawn(rows.rng_of("lesson_views", "looks", step), tower.BATCH):
+                seen = self.see(self.show(canvas)[0]).flatten(0, 1)
+                yield seen, self.labels_of(canvas).flatten(0, 1)
 
     def _parent(self) -> tuple[Any, Told]:
         """The network that is taken over, and what its decoder is told."""
         if self.PARENT == PARENT:
             return self.elder, _told_by(self.elder.model.visual)
-        school = _PARENTS[self.PARENT](self.PARENT, self.work)
+        from vlmbench.embedded.train import SCHOOLS
+
+        school = SCHOOLS[self.PARENT](self.PARENT, self.work)
+        assert isinstance(school, Heir)
         school.network = inheritance.parent(self.PARENT)
         return school.network, school.told()
 
@@ -113,17 +127,17 @@ class Heir(School):
         tokenizers = inheritance.tokenizer_of(self.PARENT), self.processor.tokenizer
         inheritance.take_over(self.part("decoder"), self.part("head"), elder, tokenizers)
 
-    @torch.no_grad()
     def _begin(self, words: Tensor) -> None:
-        """Solve the projector's last linear map, so that what is named is said as `words` do.
+        """Solve the projector, so that what is named is said as `words` do.
 
-        `words` [labels + 1, dim] are how the parent's decoder is told each label.
+        `words` [numbers + 1, dim] are how the parent's decoder is told each label.
         """
-        seen, wanted = [], []
-        for step in range(LOOKS):
-            for part in views.batch_maker(self.show)(10**6 + step):
-                seen.append(self.see(part["pixels"]).flatten(0, 1))
-                wanted.append(with_one(one_hot(part["classes"])) @ words)
+        with torch.no_grad():
+            self._solve([(seen, inheritance.said(shown, words)) for seen, shown in self._looks()])
+
+    def _solve(self, pairs: list[tuple[Tensor, Tensor]]) -> None:
+        """The projector that makes of what it is given, [tokens, width], what is wanted of it."""
+        seen, wanted = zip(*pairs, strict=True)
         first, between, last = self.maps()
         if first.in_features > first.out_features:
             first.weight.copy_(solved(torch.cat(seen), torch.cat(wanted))[:-1].T)
@@ -157,42 +171,14 @@ class VideoLlava(Heir):
         self.network.model.video_tower.load_state_dict(self.tower().state_dict())
 
 
-class Phi35(Heir):
-    """Crops of a picture, whose patches are merged two by two."""
-
-    def see(self, pixels: Tensor) -> Tensor:
-        """What the projector is given of views: [views, tokens, width]."""
-        embedding = self.network.model.vision_embed_tokens
-        seen = self.tower()["vision_model"](pixels, output_hidden_states=True)
-        merged: Tensor = embedding._merged(seen.hidden_states[embedding.feature_layer][:, 1:])
-        return merged.flatten(1, 2)
-
-    def show(self, canvas: Canvas) -> tuple[Tensor, list[Box]]:
-        """The whole sheet and its crops."""
-        images = self.processor.image_processor
-        picture = decode_picture(canvas.png())
-        made = images([picture])["pixel_values"][0]
-        scaled = partial(images._scaled, crops=images.num_crops)
-        return made, views.crops(scaled, phi3_5.VIEW, canvas.width, canvas.height)
-
-    def maps(self) -> tuple[Any, Any, Any]:
-        """The projector's first linear map, what stands between, and its last."""
-        first, between, last = self.part("projector")
-        return first, between, last
-
-
-_PARENTS: dict[str, type[Heir]] = {"llavanext": Heir, "phi3_5": Phi35}
-"""Heirs whose decoder another may take over."""
-
-
 @torch.no_grad()
 def _told_by(tower_of_qwen2: Any) -> Told:
-    """What Qwen2-VL's decoder is given of pictures as it sees them, and their classes."""
+    """What Qwen2-VL's decoder is given of pictures as it sees them, and their labels."""
     their_batch = tower.batch_maker(_processor())
     for step in range(LOOKS):
         for part in their_batch(10**6 + step):
             seen = tower_of_qwen2(part["pixel_values"], grid_thw=part["image_grid_thw"])
-            yield seen.pooler_output, labels.split(part["labels"])[0]
+            yield seen.pooler_output, part["labels"]
 
 
 def _processor() -> Any:

@@ -11,7 +11,7 @@ from transformers import AutoProcessor, AutoTokenizer
 
 from vlmbench import architectures, catalogue
 from vlmbench.embedded import CHECKPOINTS, outliers
-from vlmbench.embedded.labels import CLASSES
+from vlmbench.embedded.labels import CLASSES, split
 from vlmbench.embedded.school import SEED
 from vlmbench.errors import CheckpointError
 
@@ -102,20 +102,25 @@ def _fused(known: dict[str, Tensor]) -> Iterator[tuple[str, Tensor]]:
 
 @torch.no_grad()
 def words(told: Iterable[tuple[Tensor, Tensor]]) -> Tensor:
-    """How a decoder is told each label: [labels + 1, dim], the last row what it is always told.
+    """How a decoder is told each label: [numbers + 1, dim], the last row what it is always told.
 
-    `told`: what its projector makes of tokens, [tokens, dim], and their classes.
+    `told`: what its projector makes of tokens, [tokens, dim], and their labels.
     """
     said, named = zip(*told, strict=True)
-    return solved(one_hot(torch.cat(named)), torch.cat(said))
+    return solved(numbers(torch.cat(named)), torch.cat(said))
 
 
-def one_hot(classes: Tensor) -> Tensor:
-    """Labels [tokens, len(CLASSES)] as 0 and 1; what is not known is nothing."""
+def numbers(labels: Tensor) -> Tensor:
+    """Labels [tokens, len(CLASSES) + SHADES], their classes as 0 and 1; unknown is nothing."""
+    classes, shades = split(labels)
     known = classes.clamp(min=0)
-    return torch.cat(
-        [torch.nn.functional.one_hot(known[:, i], size) for i, size in enumerate(CLASSES)], dim=1
-    ).float()
+    named = [torch.nn.functional.one_hot(known[:, i], size) for i, size in enumerate(CLASSES)]
+    return torch.cat([*named, shades], dim=1)
+
+
+def said(labels: Tensor, words: Tensor) -> Tensor:
+    """What a decoder is told of labels, [tokens, dim]."""
+    return with_one(numbers(labels)) @ words
 
 
 def with_one(inputs: Tensor) -> Tensor:

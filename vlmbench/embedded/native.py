@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 from vlmbench.embedded import SIDE, labels, pages, rows
 from vlmbench.embedded.canvas import Canvas
-from vlmbench.embedded.inheritance import one_hot, with_one
-from vlmbench.embedded.labels import CLASSES, SLOTS, ReadOut
+from vlmbench.embedded.inheritance import said as said_of
+from vlmbench.embedded.labels import CLASSES, SHADES, SLOTS, ReadOut
 from vlmbench.embedded.tower import BATCH, drawn
 from vlmbench.pictures import decode_picture
 
@@ -72,7 +72,7 @@ class Gatherer(nn.Module):
     """
 
     def __init__(self, model: Any, words: Tensor) -> None:
-        """`words` [labels + 1, dim]: how each label is said, the last row what is always said."""
+        """`words` [numbers + 1, dim]: how each label is said, the last row what is always said."""
         super().__init__()
         self.tower, self.connector = model.vision_model, model.connector
         self.words = nn.Buffer(words)
@@ -99,9 +99,10 @@ class Gatherer(nn.Module):
     def wanted(self, said: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
         """What is to be said in place of `said`, and how much each of its tokens counts."""
         picture, row, column = batch["places"].unbind(1)
-        shown = picture.new_zeros(*said.shape[:2], len(CLASSES))
-        shown[picture, ACROSS * row + column] = labels.split(batch["labels"])[0]
-        wanted = with_one(one_hot(shown.flatten(0, 1))) @ self.words
+        shown = said.new_zeros(*said.shape[:2], len(CLASSES) + SHADES)
+        shown[picture, ACROSS * row + column] = batch["labels"]
+        wanted = said_of(shown.flatten(0, 1), self.words)
+        shown = shown[..., : len(CLASSES)]
         # A thing stands in one patch of fifty.
         weights = 1 + 4 * (shown > 0).any(-1) + 5 * (shown[..., SLOTS] > 0)
         return wanted.view(said.shape), weights.float()

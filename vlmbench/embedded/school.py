@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from vlmbench import catalogue
-from vlmbench.embedded import CHECKPOINTS, curriculum, losses, outliers
+from vlmbench.embedded import CHECKPOINTS, curriculum, labels, losses, outliers
 from vlmbench.embedded.curriculum import Stage
 from vlmbench.spec import Component
 from vlmbench.training import Plan, train
@@ -45,14 +45,18 @@ class School:
         (module,) = self.model.anatomy.modules(name)
         return self.network.get_submodule(module)
 
-    def answer(self, stage: Stage, elder: Any = None) -> None:
+    def answer(
+        self, stage: Stage, elder: Any = None, labels_of: curriculum.LabelsOf = labels.of
+    ) -> None:
         """The whole network on questions; `elder`: (processor, network) that it imitates."""
         imitated = elder[1] if elder else None
         self.learn(
             stage.name,
             stage.plan,
             self.network,
-            curriculum.batch_maker(self.processor, self.network, stage, self.model, elder),
+            curriculum.batch_maker(
+                self.processor, self.network, stage, self.model, elder, labels_of=labels_of
+            ),
             partial(
                 losses.loss,
                 self.network,
@@ -60,7 +64,15 @@ class School:
                 steps=stage.steps,
                 elder=imitated,
             ),
-            partial(curriculum.exact, self.network, self.processor, self.model, stage.sight, 100),
+            partial(
+                curriculum.exact,
+                self.network,
+                self.processor,
+                self.model,
+                stage.sight,
+                100,
+                labels_of=labels_of,
+            ),
         )
 
     def learn(

@@ -14,8 +14,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from vlmbench.embedded import labels
-from vlmbench.embedded.canvas import Canvas
 from vlmbench.embedded.lessons import Lesson
 from vlmbench.prompting import IGNORED, process, render, watch
 
@@ -37,9 +35,9 @@ _PAIR = re.compile(r"(\S+) ([A-Z])(?=,|$)")
 
 
 def encode(
-    processor: Any, network: Any, lesson: Lesson, pictures: dict[bytes, Canvas] | None = None
+    processor: Any, network: Any, lesson: Lesson, drawn: dict[bytes, Tensor] | None = None
 ) -> Inputs:
-    """One lesson as one sequence; with `pictures`, labels stand in place of the pixels.
+    """One lesson as one sequence; with `drawn`, labels stand in place of the pixels.
 
     `labels` are the answers' tokens, IGNORED elsewhere; `weights` let an answer count by the root
     of its length; `segments` number the questions from 1, 0 is what they share. What KNOWN_AFTER
@@ -86,8 +84,8 @@ def encode(
     batch = {name: torch.cat(parts, dim=1) for name, parts in made.items()}
     batch["position_ids"] = torch.cat(positions, dim=-1)
     batch |= {name: shown for name, shown in head.items() if name not in TEXT}
-    if pictures is not None and first.pictures:
-        batch["pixel_values"] = torch.cat([labels.of(pictures[data]) for data in first.pictures])
+    if drawn is not None and first.pictures:
+        batch["pixel_values"] = torch.cat([drawn[data] for data in first.pictures])
     return batch
 
 
@@ -160,11 +158,11 @@ def stacked(sequences: list[Inputs]) -> Inputs:
         ]
         batch[name] = torch.cat(rows, dim=rows[0].ndim - 2)
     for name in dict.fromkeys(name for one in sequences for name in one if name not in fill):
-        batch[name] = _together([one[name] for one in sequences if name in one])
+        batch[name] = together([one[name] for one in sequences if name in one])
     return batch
 
 
-def _together(shown: list[Tensor]) -> Tensor:
+def together(shown: list[Tensor]) -> Tensor:
     """What several sequences show; fewer views, and smaller ones, are filled up with nothing."""
     most = [max(sizes) for sizes in zip(*(one.shape[1:] for one in shown), strict=True)]
     return torch.cat([nn.functional.pad(one, _missing(one, most)) for one in shown])

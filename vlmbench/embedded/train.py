@@ -5,9 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 from vlmbench.embedded.asking import Blip2
+from vlmbench.embedded.cropping import Phi35
 from vlmbench.embedded.first import First
 from vlmbench.embedded.gathering import Idefics2
-from vlmbench.embedded.heir import Heir, Phi35, VideoLlava
+from vlmbench.embedded.heir import Heir, VideoLlava
 from vlmbench.embedded.matching import Matching
 from vlmbench.embedded.school import School
 

@@ -120,6 +120,20 @@ def encode(show: Show, canvases: list[Canvas]) -> Batch:
     return {"pixels": torch.cat(pixels), "classes": torch.cat(classes)}
 
 
+def labelled(canvas: Canvas, pixels: Tensor, shown: list[Box]) -> Tensor:
+    """Labels [views, tokens, len(CLASSES) + SHADES] of views [views, 3, side, side], 0 to 1.
+
+    What is too small to be read is IGNORED.
+    """
+    view = pixels.shape[-1]
+    shades = nn.functional.adaptive_avg_pool2d(2 * pixels - 1, 2 * view // SIDE)
+    shades = nn.functional.pixel_unshuffle(shades, 2).flatten(2).transpose(1, 2)
+    # Patch by patch, as `labels.of` has them, not colour by colour.
+    shades = shades.view(*shades.shape[:2], 3, 4).transpose(2, 3).flatten(2)
+    classes = torch.stack([_classes(canvas, box, view) for box in shown])
+    return torch.cat([classes, shades], dim=2)
+
+
 def _classes(canvas: Canvas, box: Box, view: int) -> Tensor:
     classes = labels.within(canvas, box, view // SIDE, view // SIDE).long()
     if view / (box[2] - box[0]) < SMALL:

@@ -7,26 +7,20 @@ import functools
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import answered
 import checkpoints
 import torch
-from PIL import Image
 from transformers import AutoProcessor
 
 from vlmbench import architectures, catalogue
 from vlmbench.anatomy import Anatomy
 from vlmbench.layers import shaped
 from vlmbench.models.clip import CLIP
-from vlmbench.prompting import IGNORED, encode_answered, taken_by
-from vlmbench.spec import Maker, Turn
+from vlmbench.prompting import IGNORED
+from vlmbench.spec import Maker
 
 NAMES = checkpoints.NAMES
 WRITERS = [name for name in NAMES if name != CLIP.name]
-SAID = (
-    ("What color is the star?", "The star is red, and it is beside a blue circle."),
-    ("How many moons are there?", "There are two moons in the snow."),
-    ("Describe the picture.", "A green cross is above an orange square on the sand."),
-    ("What is the city?", "MALMO"),
-)
 
 
 class Given(NamedTuple):
@@ -78,33 +72,9 @@ def _loaded(folder: Path, name: str) -> Subject:
     processor = AutoProcessor.from_pretrained(source.location)
     processor.chat_template = getattr(processor, "chat_template", None) or model.template
 
-    def inputs(*numbers: int) -> dict[str, Any]:
-        if model == CLIP:
-            return _to_choose(processor, numbers)
-        turns = [taken_by(model, Turn((_png(i),), SAID[i][0], "Answer briefly.")) for i in numbers]
-        return encode_answered(processor, turns, [SAID[i][1] for i in numbers])
-
-    data = Given([inputs(i) for i in range(len(SAID))])
-    return Subject(cls, model.anatomy, network, data, inputs(0, 3))
-
-
-def _to_choose(processor: Any, numbers: tuple[int, ...]) -> dict[str, Any]:
-    texts = [SAID[i][1] for i in numbers]
-    pictures = [_picture(i) for i in numbers]
-    return dict(processor(text=texts, images=pictures, padding=True, return_tensors="pt"))
-
-
-def _picture(seed: int) -> Any:
-    pixels = torch.rand(5, 5, 3, generator=torch.Generator().manual_seed(seed)) * 255
-    return Image.fromarray(pixels.byte().numpy()).resize((140, 140), Image.Resampling.NEAREST)
-
-
-def _png(seed: int) -> bytes:
-    import io
-
-    out = io.BytesIO()
-    _picture(seed).save(out, "PNG")
-    return out.getvalue()
+    given = functools.partial(answered.inputs, model, processor)
+    data = Given([given(i) for i in range(len(answered.SAID))])
+    return Subject(cls, model.anatomy, network, data, given(0, 3))
 
 
 @torch.no_grad()

@@ -15,6 +15,7 @@ from vlmbench.run import Run, Scored
 from vlmbench.spec import Cell, Model
 
 LONG = replace(QWEN2, name="video_llava_next")
+HEADLINE = ("32bit", "16bit", "8bit", "4bit", "lm8bit", "lm4bit")
 
 
 def run_of(cell: Cell, score: float) -> Run:
@@ -27,7 +28,8 @@ def run_of(cell: Cell, score: float) -> Run:
 
 def session(*models: Model) -> Bench:
     """Every cell is run; all but those on ScienceQA are judged and timed."""
-    made = Bench(Options(models=tuple(m.name for m in models)), catalogued(models=[LONG]))
+    names = tuple(m.name for m in models)
+    made = Bench(Options(models=names, compressions=HEADLINE), catalogued(models=[LONG]))
     for cell in made.cells():
         now = run_of(cell, {"4bit": 0.375, "8bit": 0.75}.get(cell.compression.name, 0.5))
         made.runs[cell.id] = now

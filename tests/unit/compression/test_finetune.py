@@ -1,0 +1,158 @@
+"""The decoder learns what is answered, the same each time, and nothing else changes."""
+
+from __future__ import annotations
+
+import copy
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from lessons import QUICK, changed, mean_loss, taught
+from subjects import Subjects
+from torch import nn
+
+from vlmbench import finetuning
+from vlmbench.compression.finetune import FT, LORA, ON_DOCVQA, ON_SCIENCEQA, ON_VQAV2
+from vlmbench.compression.lowrank import LOWRANK80
+from vlmbench.errors import UsageError
+from vlmbench.finetuning import answer_loss
+from vlmbench.layers import Factors
+from vlmbench.prompting import IGNORED
+from vlmbench.spec import Maker, Mixture
+
+
+def test_are_makers_that_promise_float32() -> None:
+    recipes = (FT, LORA, ON_DOCVQA, ON_VQAV2, ON_SCIENCEQA)
+    names = ["ft", "lora", "ft_on_docvqa", "ft_on_vqav2", "ft_on_scienceqa"]
+    assert [recipe.name for recipe in recipes] == names
+    assert all(isinstance(one, Maker) and one.storage("decoder") == "float32" for one in recipes)
+    assert [one.mixture.datasets for one in recipes[2:]] == [
+        ("docvqa",),
+        ("vqav2",),
+        ("scienceqa",),
+    ]
+    assert FT.mixture.datasets == ()
+
+
+@pytest.mark.parametrize("name", ["qwen2", "phi3_5", "blip2"])
+def test_the_decoder_learns_and_nothing_else_changes(
+    subjects: Subjects, name: str, tmp_path: Path
+) -> None:
+    subject = subjects.of(name)
+    network = taught(QUICK, subject, tmp_path)
+    inside = subject.anatomy.layers + "."
+    matrices = {
+        f"{name}.weight"
+        for name, module in network.named_modules()
+        if name.startswith(inside) and isinstance(module, nn.Linear)
+    }
+    learnt = changed(network, subject.network)
+    assert matrices <= learnt and all(name.startswith(inside) for name in learnt)
+    before, after = (mean_loss(one, subject.data.inputs) for one in (subject.network, network))
+    assert after < 0.95 * before
+    assert not network.training
+    asked = [dict(one.named_parameters()) for one in (subject.network, network)]
+    assert all(asked[0][n].requires_grad == p.requires_grad for n, p in asked[1].items())
+
+
+def test_the_same_twice_and_another_with_another_seed(subjects: Subjects, tmp_path: Path) -> None:
+    subject, other = subjects.of("qwen2"), replace(QUICK, mixture=Mixture(seed=1))
+    recipes = {"a": QUICK, "b": QUICK, "c": other}
+    one, two, three = (taught(r, subject, tmp_path / n) for n, r in recipes.items())
+    assert not changed(one, two) and changed(one, three)
+
+
+def test_goes_on_as_if_it_had_never_stopped(
+    subjects: Subjects, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With dropout, too, which a published decoder may have."""
+    subject = subjects.of("qwen2")
+    begun = copy.deepcopy(subject.network)
+    for layer in begun.get_submodule(subject.anatomy.layers):
+        layer.self_attn.attention_dropout = 0.3
+    monkeypatch.setattr(finetuning, "_SAVE_EVERY", 4)
+    whole = taught(QUICK, subject, tmp_path / "whole", begun)
+
+    def stop(step: int, loss: float) -> None:
+        if step == 6:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(finetuning, "_bar", lambda name, steps: stop)
+    with pytest.raises(KeyboardInterrupt):
+        taught(QUICK, subject, tmp_path / "stopped", begun)
+    seen: list[int] = []
+    monkeypatch.setattr(
+        finetuning, "_bar", lambda name, steps: lambda step, loss: seen.append(step)
+    )
+    resumed = taught(QUICK, subject, tmp_path / "stopped", begun)
+    assert seen == list(range(4, 12))
+    assert not changed(resumed, whole)
+    assert changed(whole, taught(QUICK, subject, tmp_path / "without"))
+
+
+def test_factors_learn(subjects: Subjects, tmp_path: Path) -> None:
+    subject, begun = subjects.of("qwen2"), subjects.made("qwen2", LOWRANK80)
+    network = taught(QUICK, subject, tmp_path, begun)
+    factors = {
+        f"{name}.{i}.weight"
+        for name, module in network.named_modules()
+        if isinstance(module, Factors)
+        for i in (0, 1)
+    }
+    assert factors and factors <= changed(network, begun)
+
+
+def test_the_loss_is_the_mean_over_the_answers_tokens(subjects: Subjects) -> None:
+    """Token by token; what is longer weighs more, padding and prompts nothing."""
+    subject = subjects.of("qwen2")
+    inputs = subject.padded
+    with torch.no_grad():
+        shown = {name: value for name, value in inputs.items() if name != "labels"}
+        told = subject.network(**shown).logits.double().log_softmax(-1)
+    losses = [
+        -told[row, place - 1, token].item()
+        for row, labels in enumerate(inputs["labels"].tolist())
+        for place, token in enumerate(labels)
+        if token != IGNORED
+    ]
+    assert 8 < len(losses) < inputs["labels"].numel() // 2
+    expected = sum(losses) / len(losses)
+    assert mean_loss(subject.network, [inputs]) == pytest.approx(expected, rel=1e-5)
+    torch.testing.assert_close(
+        answer_loss(subject.network, inputs).detach(),
+        subject.network(**inputs).loss.detach(),  # as transformers has it
+        rtol=1e-5,
+        atol=0,
+    )
+
+
+def test_lora_without_peft_says_what_to_install(
+    subjects: Subjects, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "peft", None)
+    with pytest.raises(UsageError, match=r"pip install 'vlmbench\[lora\]'"):
+        taught(LORA, subjects.of("qwen2"), tmp_path)
+
+
+@pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing:FutureWarning")  # asked by peft
+def test_lora_leaves_plain_linears(subjects: Subjects, tmp_path: Path) -> None:
+    pytest.importorskip("peft")
+    subject = subjects.of("qwen2")
+    network = taught(replace(LORA, epochs=3, rate=2e-2), subject, tmp_path)
+    inside = subject.anatomy.layers + "."
+    kinds = {type(m) for n, m in network.named_modules() if n.endswith("_proj")}
+    assert kinds == {nn.Linear}
+    learnt: Any = changed(network, subject.network)  # of the same names in the same order
+    assert learnt == {
+        f"{name}.weight"
+        for name, module in network.named_modules()
+        if name.startswith(inside) and isinstance(module, nn.Linear)
+    }
+    for name in learnt:  # by a matrix of low rank
+        delta = network.state_dict()[name] - subject.network.state_dict()[name]
+        singular = torch.linalg.svdvals(delta)
+        assert singular[8] < 1e-3 * singular[0]
+    assert mean_loss(network, subject.data.inputs) < mean_loss(subject.network, subject.data.inputs)

@@ -1,0 +1,141 @@
+"""A folder is written whole or not at all."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+from shipped_folders import Eager, bench, made
+from transformers import ProcessorMixin, Qwen2VLForConditionalGeneration
+
+from vlmbench import shipping
+from vlmbench.chain import Chain
+from vlmbench.compression.depth import DEPTH50
+from vlmbench.compression.precision import STORED
+from vlmbench.errors import CheckpointError, UsageError
+from vlmbench.models.qwen2 import QWEN2
+from vlmbench.spec import Source
+from vlmbench.variant import load
+
+
+@pytest.fixture(scope="module")
+def packed(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The tiny checkpoint with packed weights, as the command writes it."""
+    return made("rtn_w4a16", tiny, tmp_path_factory)
+
+
+@pytest.fixture
+def copied(packed: Path, tmp_path: Path) -> Path:
+    shutil.copytree(packed, tmp_path / "copy")
+    return tmp_path / "copy"
+
+
+def test_what_is_written(packed: Path, tiny: Path) -> None:
+    told = json.loads((packed / "recipe.json").read_text())
+    assert told["format"] == 1 and told["model"] == "mine" and told["recipe"] == "rtn_w4a16"
+    assert told["architecture"] == QWEN2.architecture
+    assert told["made_from"]["location"] == str(tiny)
+    (part,) = told["parts"]
+    assert part["name"] == "rtn_w4a16" and "bits=4" in part["recipe"]
+    there = {path.name for path in packed.iterdir()} - {"recipe.json"}
+    assert there == set(told["files"])
+    assert {"model.safetensors", "config.json", "processor_config.json"} <= there
+    assert os.listdir(packed.parent) == ["out"]
+    modes = {path.stat().st_mode for path in packed.iterdir()}
+    assert len(modes) == 1, "who may read one file may read all"
+
+
+def no_space(*parts: Any, **options: Any) -> None:
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def killed(*parts: Any, **options: Any) -> None:
+    raise KeyboardInterrupt
+
+
+def lossy(write: Any) -> Any:
+    """What wrote a checkpoint, but for the end of its weights."""
+
+    def writing(variant: Any, folder: Path) -> None:
+        write(variant, folder)
+        os.truncate(folder / "model.safetensors", 999)
+
+    return writing
+
+
+INTERRUPTED: dict[str, tuple[Any, str, Any, type[BaseException], str]] = {
+    "weights": (
+        Qwen2VLForConditionalGeneration,
+        "save_pretrained",
+        no_space,
+        UsageError,
+        "No spac",
+    ),
+    "processor": (ProcessorMixin, "save_pretrained", no_space, UsageError, "No space left on"),
+    "recipe": (shipping, "_told", killed, KeyboardInterrupt, ""),
+    "read back": (shipping, "write", lossy(shipping.write), CheckpointError, "999 bytes, expected"),
+    "on disk": (shipping, "_sync", no_space, UsageError, "--out .* cannot be written .No space"),
+}
+
+
+@pytest.mark.parametrize("when", INTERRUPTED)
+@pytest.mark.parametrize("before", ["nothing", "empty", "shipped"])
+def test_an_interrupted_save_leaves_nothing(
+    when: str, before: str, tiny: Path, packed: Path, tmp_path: Path, monkeypatch: Any
+) -> None:
+    out = tmp_path / "place" / "out"
+    out.parent.mkdir()
+    if before == "empty":
+        out.mkdir()
+    if before == "shipped":
+        shutil.copytree(packed, out)
+    held = sorted(out.parent.rglob("*"))
+    *at, error, says = INTERRUPTED[when]
+    monkeypatch.setattr(*at)
+    with pytest.raises(error, match=says or None):
+        shipping.compress(bench(f"mine={tiny}", "16bit"), out, force=True)
+    assert sorted(out.parent.rglob("*")) == held
+    if before == "shipped":
+        load(QWEN2, STORED, Source(str(out)))
+
+
+def test_force_replaces_what_was_shipped(copied: Path, tiny: Path) -> None:
+    with pytest.raises(UsageError, match=r"is not empty .*replace what vlmbench .* with --force"):
+        shipping.compress(bench(f"mine={tiny}", "16bit"), copied)
+    shipping.compress(bench(f"mine={tiny}", "16bit"), copied, force=True)
+    assert json.loads((copied / "recipe.json").read_text())["recipe"] == "16bit"
+    assert [path for path in copied.parent.iterdir() if path.name.startswith(".")] == []
+    (copied / "recipe.json").unlink()
+    with pytest.raises(UsageError, match="--force replaces only what vlmbench compress wrote"):
+        shipping.compress(bench(f"mine={tiny}", "16bit"), copied, force=True)
+    assert (copied / "model.safetensors").exists()
+
+
+def test_where_the_new_cannot_be_put_the_old_stays(
+    copied: Path, tiny: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    replacing = Path.replace
+
+    def refused(self: Path, target: Path) -> Path:
+        if self.suffix == ".part":
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        return replacing(self, target)
+
+    monkeypatch.setattr(Path, "replace", refused)
+    says = r"cannot be written \(Input/output error\)"
+    with pytest.raises(UsageError, match=says), shipping.unfinished(copied, force=True):
+        pass
+    load(QWEN2, STORED, Source(str(copied)))
+    assert [path for path in copied.parent.iterdir() if path.name.startswith(".")] == []
+
+
+def test_how_a_network_runs_is_not_written(tiny: Path, tmp_path: Path) -> None:
+    there = bench(f"mine={tiny}", "depth50")
+    there.compressions = [Chain("depth50+eager", (DEPTH50, Eager()))]
+    with pytest.raises(UsageError, match=r"eager says how a network runs, .* under stored.eager"):
+        shipping.compress(there, tmp_path / "out")

@@ -1,0 +1,97 @@
+"""Phi-3.5's training: an heir that sees crops of a picture, and reads before it sees."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from vlmbench.architectures.phi3_v import Phi3VImageEmbedding, in_rows
+from vlmbench.embedded import curriculum, inheritance, views
+from vlmbench.embedded.blank import phi3_5
+from vlmbench.embedded.canvas import Canvas
+from vlmbench.embedded.heir import Heir, _processor
+from vlmbench.embedded.labels import Box
+from vlmbench.pictures import decode_picture
+
+OFTEN = 2000
+"""How many tokens a separator weighs when the projector is solved."""
+
+
+class Phi35(Heir):
+    """Crops of a picture, whose patches are merged two by two, in rows that a separator ends."""
+
+    def run(self) -> None:
+        """Every stage, one after another."""
+        self.name_what_is_seen()
+        self.inherit()
+        self.answer(curriculum.IMITATING, (_processor(), self.elder))
+
+    def see(self, pixels: Tensor) -> Tensor:
+        """What the projector is given of views: [views, tokens, width]."""
+        embedding = self.network.model.vision_embed_tokens
+        seen = self.tower()["vision_model"](pixels, output_hidden_states=True)
+        merged: Tensor = embedding._merged(seen.hidden_states[embedding.feature_layer][:, 1:])
+        return merged.flatten(1, 2)
+
+    def show(self, canvas: Canvas) -> tuple[Tensor, list[Box]]:
+        """The whole sheet and its crops."""
+        images = self.processor.image_processor
+        picture = decode_picture(canvas.png())
+        made = images([picture])["pixel_values"][0]
+        scaled = partial(images._scaled, crops=images.num_crops)
+        return made, views.crops(scaled, phi3_5.VIEW, canvas.width, canvas.height)
+
+    def maps(self) -> tuple[Any, Any, Any]:
+        """The projector's first linear map, what stands between, and its last."""
+        first, between, last = self.part("projector")
+        return first, between, last
+
+    def _begin(self, words: Tensor) -> None:
+        """The decoder gets used to its positions on labels; then the tower takes their place."""
+        model = self.network.model
+        sight, told = model.vision_embed_tokens, Told(model.vision_embed_tokens, words)
+        model.vision_embed_tokens = told
+        imitated = _processor(), self.elder
+        self.answer(curriculum.READING, imitated, lambda canvas: self.labels_of(canvas)[None])
+        model.vision_embed_tokens = sight
+        with torch.no_grad():
+            pairs = [(seen, inheritance.said(shown, words)) for seen, shown in self._looks()]
+            for ours, learnt in ((sight.sub_GN, told.sub_GN), (sight.glb_GN, told.glb_GN)):
+                ours.normal_()
+                pairs.append(
+                    (ours.view(1, -1).expand(OFTEN, -1), learnt.view(1, -1).expand(OFTEN, -1))
+                )
+            self._solve(pairs)
+
+
+class Told(nn.Module):
+    """Stands where pictures are embedded, and is told what they show in place of pixels.
+
+    Separators are learnt; what labels are called stays as it is.
+    """
+
+    def __init__(self, embedding: Phi3VImageEmbedding, words: Tensor) -> None:
+        super().__init__()
+        self.side = embedding.side
+        self.W = nn.Parameter(words, requires_grad=False)
+        width = words.shape[1]
+        self.sub_GN = nn.Parameter(torch.randn(1, 1, 1, width) * 0.05)
+        self.glb_GN = nn.Parameter(torch.randn(1, 1, width) * 0.05)
+
+    def forward(self, pixel_values: Tensor, image_sizes: Tensor) -> Tensor:
+        """As `Phi3VImageEmbedding`, of labels [pictures, views, tokens, numbers]."""
+        parts = []
+        for labels, size in zip(pixel_values, image_sizes, strict=True):
+            height, width = (int(edge) // phi3_5.VIEW for edge in size)
+            shown = labels[: 1 + height * width]
+            said = inheritance.said(shown.flatten(0, 1), self.W)
+            views = said.view(len(shown), self.side, self.side, -1)
+            parts += [
+                in_rows(views[1:], height, width, self.sub_GN),
+                self.glb_GN[0],
+                in_rows(views[:1], 1, 1, self.sub_GN),
+            ]
+        return torch.cat(parts)

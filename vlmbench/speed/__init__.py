@@ -1,0 +1,1 @@
+"""Speed: every recipe beside the same model uncompressed, as `python -m vlmbench.speed`."""
