@@ -37,6 +37,9 @@ LLAMA_LIKE = (
 )
 """The decoders of Llama, Mistral and Qwen2."""
 
+SMOOTHING = 0.85
+"""SmoothQuant's alpha for them: the share of a range that moves from activations into weights."""
+
 
 @dataclass(frozen=True)
 class Anatomy:
@@ -55,7 +58,7 @@ class Anatomy:
     """What the architecture's own class lets no loader quantize."""
     feeds: tuple[Feed, ...] = field(default=LLAMA_LIKE, repr=False)
     """Which norm or linear feeds which linears in a decoder layer."""
-    smoothing: float = field(default=0.85, repr=False)
+    smoothing: float = field(default=SMOOTHING, repr=False)
     """Share of the activations' range that SmoothQuant moves into the weights."""
 
     def is_kept(self, module: str) -> bool:

@@ -78,12 +78,12 @@ def take(network: nn.Module, anatomy: Anatomy) -> Census:
     linears: dict[str, list[tuple[nn.Linear, int, int]]]
     linears = {name: [] for name in (*named, "other", *(("kept",) if anatomy.kept else ()))}
     for name, module in network.named_modules():
-        if isinstance(module, nn.Linear) and module.weight.data_ptr() not in seen:
+        if isinstance(module, nn.Linear) and _place(module.weight) not in seen:
             sizes = _count([module.weight], seen), _count(_state(module), seen)
             linears[_owner(anatomy, name)].append((module, *sizes))
     holdings = {name: _holding(members) for name, members in linears.items()}
     rest = [*network.parameters(), *network.buffers()]
-    rest = [tensor for tensor in rest if tensor.data_ptr() not in seen]
+    rest = [tensor for tensor in rest if _place(tensor) not in seen]
     holdings["other"] = _with_rest(holdings["other"], rest, seen)
     total = sum(held.weight_bytes + held.state_bytes for held in holdings.values())
     return Census(holdings, total)
@@ -238,12 +238,17 @@ def _state(linear: nn.Linear) -> Iterator[Tensor]:
             yield from (value for value in vars(holder).values() if torch.is_tensor(value))
 
 
+def _place(tensor: Tensor) -> int:
+    """What tells a tensor from others; one that is left on disk has no address."""
+    return tensor.data_ptr() or id(tensor)
+
+
 def _count(tensors: Iterable[Tensor], seen: set[int]) -> int:
     """Bytes of the tensors not in `seen`, which they join."""
     total = 0
     for tensor in tensors:
-        if tensor.data_ptr() not in seen:
-            seen.add(tensor.data_ptr())
+        if _place(tensor) not in seen:
+            seen.add(_place(tensor))
             total += tensor.numel() * tensor.element_size()
     return total
 
@@ -261,7 +266,7 @@ def _holding(members: list[tuple[nn.Linear, int, int]]) -> Holding:
 
 def _with_rest(other: Holding, rest: list[Tensor], seen: set[int]) -> Holding:
     """`other` with embeddings, norms, biases, convolutions and buffers added."""
-    unique = {tensor.data_ptr(): tensor for tensor in rest}
+    unique = {_place(tensor): tensor for tensor in rest}
     elements = sum(prod(tensor.shape) for tensor in unique.values())
     return Holding(
         linears=other.linears,

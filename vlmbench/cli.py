@@ -15,11 +15,12 @@ from typing import Any
 from vlmbench import retrieval, selection, shipping
 from vlmbench.artifacts import Store, age, default_folder
 from vlmbench.bench import Bench
+from vlmbench.chain import Chain
 from vlmbench.datasets.clips import QUESTION
 from vlmbench.describe import as_json, as_text, contact_sheet, describe, look
 from vlmbench.errors import PictureError, UsageError, VlmbenchError
 from vlmbench.options import Options, catalogued
-from vlmbench.spec import Clip, Sampling, Turn
+from vlmbench.spec import Clip, Compression, Sampling, Turn
 
 _USUAL = "default: 32bit, or `stored` where the checkpoint is compressed already"
 
@@ -119,8 +120,10 @@ def _list(options: argparse.Namespace) -> int:
     return 0
 
 
-def _summary(compression: object) -> str:
-    return repr(compression).split("(")[0]
+def _summary(compression: Compression) -> str:
+    if isinstance(compression, Chain):
+        return " -> ".join(part.name for part in compression.parts)
+    return (type(compression).__doc__ or type(compression).__name__).splitlines()[0]
 
 
 def _bench(

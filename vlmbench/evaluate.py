@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vlmbench import catalogue, health, measure, video
+from vlmbench.anatomy import LLAMA_LIKE, SMOOTHING
 from vlmbench.answering import Answer, answer
 from vlmbench.checkpoint import checkpoint_digests
 from vlmbench.errors import VlmbenchError
@@ -208,6 +209,8 @@ def subject(
 ) -> dict[str, str]:
     """What is judged: weights, processor configuration, recipe, adapter."""
     adapter = repr((model.architecture, model.anatomy, model.watching))
+    if (model.anatomy.feeds, model.anatomy.smoothing) != (LLAMA_LIKE, SMOOTHING):
+        adapter += repr((model.anatomy.feeds, model.anatomy.smoothing))
     if model.template or model.anatomy.kept:
         adapter += repr((model.template, model.anatomy.kept))
     return {

@@ -83,4 +83,5 @@ def _empty(network: nn.Module, name: str, kind: str, **sizes: Any) -> nn.Module:
             f"config.json tells of a layer {name} of kind {kind} {sizes}, which cannot be made "
             f"({type(error).__name__}: {error}). Expected what vlmbench compress wrote."
         ) from None
+    made._is_hf_initialized = True  # type: ignore[assignment]  # codes cannot be drawn at random
     return made

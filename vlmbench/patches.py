@@ -24,7 +24,9 @@ def as_products(network: nn.Module) -> int:
 
     found = [m for m in network.modules() if isinstance(m, nn.Conv2d | nn.Conv3d) and _plain(m)]
     for convolution in found:
-        convolution.forward = functools.partial(_embed, convolution)  # type: ignore[method-assign]
+        # accelerate has a forward of its own, which fetches the weight first, and then calls this.
+        place = "_old_forward" if hasattr(convolution, "_old_forward") else "forward"
+        setattr(convolution, place, functools.partial(_embed, convolution))
     return len(found)
 
 

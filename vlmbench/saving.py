@@ -15,9 +15,9 @@ def file_bytes(network: nn.Module) -> int:
     Only before the first forward pass: on CPU, NF4's `state_dict` then rounds its scales again.
     """
     written = {}
-    for name, tensor in network.state_dict().items():
-        # Tied tensors are written once.
-        written[(tensor.data_ptr() or name, tuple(tensor.shape))] = tensor
+    for tensor in network.state_dict(keep_vars=True).values():
+        # Tied tensors are written once; those left on disk have no address.
+        written[(tensor.data_ptr() or id(tensor), tuple(tensor.shape))] = tensor
     return sum(tensor.numel() * tensor.element_size() for tensor in written.values())
 
 

@@ -14,7 +14,7 @@ from vlmbench.chain import Chain
 from vlmbench.compression.precision import FLOAT32, STORED
 from vlmbench.errors import CheckpointError, UnknownNameError, UsageError
 from vlmbench.options import Entries, Options
-from vlmbench.shipped import is_stored, refusal, wants_stored
+from vlmbench.shipped import is_stored, parts_of, refusal, wants_stored
 from vlmbench.spec import Cell, Compression, Dataset, Model, Source
 
 T = TypeVar("T")
@@ -53,7 +53,8 @@ def compression(name: str, known: Mapping[str, Compression]) -> Compression:
     if name in known:
         return known[name]
     links = [link for part in name.split("+") for link in _links(part, known)]
-    parts = [catalogue.find("compression", link, known) for link in links]
+    found = [catalogue.find("compression", link, known) for link in links]
+    parts = [part for one in found for part in parts_of(one)]
     return Chain(name, tuple(parts)) if len(parts) > 1 else parts[0]
 
 

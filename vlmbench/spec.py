@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
 from vlmbench.anatomy import COMPONENTS as COMPONENTS
-from vlmbench.anatomy import LLAMA_LIKE as LLAMA_LIKE
 from vlmbench.anatomy import Anatomy as Anatomy
 from vlmbench.anatomy import Component as Component
 from vlmbench.anatomy import Feed as Feed

@@ -40,7 +40,7 @@ class TrainSamples:
             for name in self.model.datasets
             if name in self.datasets and not self.datasets[name].choose
         ]
-        if not names:
+        if not (names and self.model.writes):
             raise DataError(
                 f"{self.model.name} writes no answers to any data set: there is nothing for a "
                 "recipe to learn from. Choose one that learns from no data."

@@ -14,7 +14,7 @@ from PIL import Image
 from transformers import AutoProcessor, Phi3ForCausalLM, PreTrainedTokenizerFast
 
 from vlmbench.architectures import find
-from vlmbench.architectures.phi3_v import Phi3VConfig, Phi3VForCausalLM
+from vlmbench.architectures.phi3_v import Phi3VConfig, Phi3VForCausalLM, in_rows
 from vlmbench.architectures.phi3_v_processing import (
     IMAGE_TOKEN,
     Phi3VImageProcessor,
@@ -164,7 +164,7 @@ def test_rows_end_in_a_separator_and_the_whole_comes_last(network: Phi3VForCausa
     embedding = network.model.vision_embed_tokens
     dim = embedding.sub_GN.shape[-1]
     numbers = torch.arange(8.0).view(2, 2, 2, 1).expand(-1, -1, -1, dim)
-    rows = embedding._rows(numbers, 1, 2)
+    rows = in_rows(numbers, 1, 2, embedding.sub_GN)
     assert rows.shape == (2 * 5, dim)
     assert rows[:, 0][[0, 1, 2, 3, 5, 6, 7, 8]].tolist() == [0, 1, 4, 5, 2, 3, 6, 7]
     assert torch.equal(rows[[4, 9]], embedding.sub_GN[0, 0].expand(2, -1))
