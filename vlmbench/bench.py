@@ -15,10 +15,9 @@ from typing import TYPE_CHECKING
 from vlmbench import baseline as baselines
 from vlmbench import gates, selection, stats, update
 from vlmbench.artifacts import Store, default_folder, key_of
-from vlmbench.chain import Chain
 from vlmbench.errors import BaselineError, UsageError, VlmbenchError
 from vlmbench.options import Entries, Options
-from vlmbench.spec import Cell, Compression, Dataset, Maker, Model, Runtime
+from vlmbench.spec import Cell, Compression, Dataset, Model
 from vlmbench.verdict import Verdict, compare, settled
 
 if TYPE_CHECKING:
@@ -91,8 +90,8 @@ class Bench:
         """
         options = self.options
         asked = options.matrix == "full" or options.compressions or options.write == "new"
-        usual = not isinstance(cell.compression, Maker | Runtime | Chain)
-        return bool(asked) or usual or self.baseline_path(cell).exists()
+        plain = not selection.makes(cell.compression)
+        return bool(asked or plain or self.baseline_path(cell).exists())
 
     def cell(self, name: str) -> Cell:
         """The cell of that id."""

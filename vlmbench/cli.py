@@ -116,7 +116,7 @@ def _list(options: argparse.Namespace) -> int:
     for axis, lines in rows.items():
         print(axis)
         for name, what in lines.items():
-            print(f"  {name:20} {what}")
+            print(f"  {name:24} {what}")
     return 0
 
 

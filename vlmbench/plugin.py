@@ -50,6 +50,7 @@ def pytest_configure(config: pytest.Config) -> None:
         raise pytest.UsageError(str(error)) from None
     for name in entries.datasets:
         config.addinivalue_line("markers", f"{name}: cells on the data set {name}")
+    config.addinivalue_line("markers", "maker: cells of recipes that make a checkpoint, or chains")
     config.addinivalue_line(
         "markers",
         "cells(models=[...], compressions=[...], datasets=[...]): only these axes for one test",

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from vlmbench import catalogue
+from vlmbench import catalogue, selection
 from vlmbench.bench import Bench
 from vlmbench.errors import UnknownNameError, UsageError
 from vlmbench.spec import Cell, Dataset
@@ -90,6 +90,7 @@ def parametrize(metafunc: pytest.Metafunc, bench: Bench) -> None:
     names, params = ["vlmbench_cell"], []
     for label, cell in reversed(cells.items()):
         marks = [getattr(pytest.mark, cell.dataset.name)] if wanted & _DATASET else []
+        marks += [pytest.mark.maker] if selection.makes(cell.compression) else []
         if "vlmbench_demo" in wanted:
             names = ["vlmbench_cell", "vlmbench_demo"]
             params += [

@@ -15,7 +15,7 @@ from vlmbench.compression.precision import FLOAT32, STORED
 from vlmbench.errors import CheckpointError, UnknownNameError, UsageError
 from vlmbench.options import Entries, Options
 from vlmbench.shipped import is_stored, parts_of, refusal, wants_stored
-from vlmbench.spec import Cell, Compression, Dataset, Model, Source
+from vlmbench.spec import Cell, Compression, Dataset, Maker, Model, Runtime, Source
 
 T = TypeVar("T")
 
@@ -56,6 +56,11 @@ def compression(name: str, known: Mapping[str, Compression]) -> Compression:
     found = [catalogue.find("compression", link, known) for link in links]
     parts = [part for one in found for part in parts_of(one)]
     return Chain(name, tuple(parts)) if len(parts) > 1 else parts[0]
+
+
+def makes(recipe: Compression) -> bool:
+    """Whether more than a loader has a part in a recipe."""
+    return isinstance(recipe, Maker | Runtime | Chain)
 
 
 def _links(part: str, known: Mapping[str, Compression]) -> list[str]:

@@ -1,0 +1,48 @@
+"""Recipes that make a checkpoint are judged where they have a baseline, or where they are asked."""
+
+from pathlib import Path
+
+import pytest
+
+
+@pytest.fixture
+def collected(pytester: pytest.Pytester):
+    pytester.makepyfile("def test_no_worse(run, baseline): assert run >= baseline")
+
+    def collect(*options: str) -> tuple[set[str], str]:
+        result = pytester.runpytest_subprocess(
+            "--collect-only", "-q", "-p", "vlmbench.plugin", "-m", "vqav2", *options
+        )
+        found = {
+            line.partition("[")[2].rstrip("]")
+            for line in result.outlines
+            if "test_no_worse[" in line
+        }
+        return {name.partition("-")[0] for name in found}, result.stdout.str()
+
+    return collect
+
+
+def test_what_is_collected(collected, pytester: pytest.Pytester) -> None:
+    usual, _ = collected()
+    assert "qwen2_4bit" in usual and "qwen2_awq_w4a16" not in usual
+    asked, _ = collected("--compression", "awq_w4a16", "--compression", "depth50_ft+lm4bit")
+    assert asked == {"qwen2_awq_w4a16", "qwen2_depth50_ft+lm4bit"}
+    full, _ = collected("--matrix", "full")
+    assert {"qwen2_awq_w4a16", "qwen2_depth50_ft"} < full and usual < full
+    new, _ = collected("--baseline-new")
+    assert new == full
+    path = Path(pytester.path, "baselines/embedded/vqav2/qwen2_rtn_w3a16.json")
+    path.parent.mkdir(parents=True)
+    path.write_text("{}")
+    assert collected()[0] == usual | {"qwen2_rtn_w3a16"}
+    assert "qwen2_rtn_w3a16" in collected("-m", "vqav2 and maker")[0]
+    assert "qwen2_rtn_w3a16" not in collected("-m", "vqav2 and not maker")[0]
+
+
+def test_what_is_left_out_is_told(pytester: pytest.Pytester) -> None:
+    pytester.makepyfile("def test_no_worse(run, baseline): assert run >= baseline")
+    result = pytester.runpytest_subprocess("--collect-only", "-p", "vlmbench.plugin")
+    result.stdout.fnmatch_lines(
+        ["vlmbench: tier embedded, 36 cells*without a baseline (--matrix full)"]
+    )
