@@ -1,4 +1,4 @@
-"""The command line: list what there is, ask, describe, search, compress, show what is kept."""
+"""The command line: list what there is, ask, describe, search, compress, table, show the cache."""
 
 from __future__ import annotations
 
@@ -19,7 +19,9 @@ from vlmbench.chain import Chain
 from vlmbench.datasets.clips import QUESTION
 from vlmbench.describe import as_json, as_text, contact_sheet, describe, look
 from vlmbench.errors import PictureError, UsageError, VlmbenchError
+from vlmbench.files import write_whole
 from vlmbench.options import Options, catalogued
+from vlmbench.report import markdown, published, tables
 from vlmbench.spec import Clip, Compression, Sampling, Turn
 
 _USUAL = "default: 32bit, or `stored` where the checkpoint is compressed already"
@@ -81,6 +83,11 @@ def _parser() -> argparse.ArgumentParser:
     compress.add_argument("--force", action="store_true", help="replace what an earlier one wrote")
     _add_tier(compress)
     compress.set_defaults(run=_compress)
+    tabled = commands.add_parser("tables", help="stored runs as the tables of published work")
+    tabled.add_argument("--baselines", type=Path, default=Path("baselines"), metavar="DIR")
+    tabled.add_argument("--tier", choices=("embedded", "hub"), default="embedded")
+    tabled.add_argument("--out", type=Path, metavar="FILE.md", help="write them there")
+    tabled.set_defaults(run=_tables)
     cache = commands.add_parser("cache", help="what is kept between sessions: show, bound, clear")
     bound = cache.add_mutually_exclusive_group()
     bound.add_argument("--limit", type=float, metavar="MB", help="drop what was not used longest")
@@ -238,6 +245,21 @@ def _sampling(options: argparse.Namespace) -> Sampling:
 def _compress(options: argparse.Namespace) -> int:
     bench = _bench(options, [options.model], [options.recipe])
     print(shipping.compress(bench, options.out, force=options.force), end="")
+    return 0
+
+
+def _tables(options: argparse.Namespace) -> int:
+    runs = tables.read(options.baselines, options.tier)
+    text = markdown.markdown(options.tier, runs, published.findings())
+    if options.out is None:
+        print(text)
+        return 0
+    try:
+        write_whole(options.out, text)
+    except (OSError, ValueError) as error:
+        raise UsageError(
+            f"--out {options.out} cannot be written ({error}). Name a file: tables.md"
+        ) from None
     return 0
 
 
