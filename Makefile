@@ -7,7 +7,7 @@ READY := $(VENV)/.ready
 .PHONY: bench test matrix lint system clean
 
 bench: $(READY)
-	$(BIN)/pytest tests/benchmarks/test_regression.py -k "not lm"
+	$(BIN)/pytest tests/benchmarks/test_regression.py -k "not lm" -m "not maker"
 
 # Recipes that make a checkpoint are judged on one data set here, on all of them by `make matrix`.
 test: $(READY) lint

@@ -6,7 +6,9 @@ import shutil
 import tempfile
 from collections.abc import Callable
 from contextlib import ExitStack
+from dataclasses import dataclass
 from functools import partial
+from itertools import takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -68,55 +70,59 @@ def load_once(
             store.keep_checkpoint(key, name, network.save_pretrained)
 
     with ExitStack() as stack:
-        kept = _made(model, compression, source, store, data, stack, device=device, fresh=fresh)
+        kept = _Making(model, source, store, data, device, fresh, stack).of(compression)
         return variant.load(
             model, compression, source, device=device, dtype=dtype, kept=kept, loaded=keep
         )
 
 
-def _made(
-    model: Model,
-    compression: Compression,
-    source: Source,
-    store: Store,
-    data: Data | None,
-    stack: ExitStack,
-    *,
-    device: str,
-    fresh: bool,
-) -> Path | None:
-    """The folder that the makers of a recipe leave, one after another; None: it has none."""
-    kept: Path | None = None
-    done: list[Compression] = []
-    storing = [part for part in parts_of(compression) if not isinstance(part, Runtime)]
-    for maker in storing:
-        if not isinstance(maker, Maker):
-            break
-        done.append(maker)
-        so_far = Chain("+".join(part.name for part in done), tuple(done))
-        name, key = f"{model.name}_{so_far.name}", _key(model, so_far, source, device=device)
-        found = None if fresh or key is None else store.checkpoint(key)
-        if found is None:
-            begun = variant.load(model, FLOAT32, source, device=device, kept=kept)
-            work = store.work(key) if key else _temporary(stack)
-            assert data is not None, "a maker needs something to learn from"
-            maker.make(begun.network, model.anatomy, data(model, begun.processor, work))
-            dtype = maker.load_options(model.anatomy)["dtype"]
-            write = partial(saving.write, begun.network, begun.processor, dtype=dtype)
-            with variant.quiet():
-                if key:
-                    store.keep_checkpoint(key, name, write)
-                    found = store.checkpoint(key)
-                if found is None:  # where nothing can be kept
-                    found = _temporary(stack)
-                    write(found)
-            shutil.rmtree(work, ignore_errors=True)
-        kept = found
-    return kept
+@dataclass(frozen=True)
+class _Making:
+    """What the makers of a recipe leave, one after another, each beginning with the last."""
 
+    model: Model
+    source: Source
+    store: Store
+    data: Data | None
+    device: str
+    fresh: bool
+    stack: ExitStack
+    """Of folders that are gone when the variant is loaded: where nothing can be kept."""
 
-def _temporary(stack: ExitStack) -> Path:
-    return Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="vlmbench-")))
+    def of(self, compression: Compression) -> Path | None:
+        """The folder with the checkpoint that the makers made; None: the recipe has none."""
+        storing = [part for part in parts_of(compression) if not isinstance(part, Runtime)]
+        makers = list(takewhile(lambda part: isinstance(part, Maker), storing))
+        kept: Path | None = None
+        for count in range(1, len(makers) + 1):
+            so_far = Chain("+".join(part.name for part in makers[:count]), tuple(makers[:count]))
+            key = _key(self.model, so_far, self.source, device=self.device)
+            found = self.store.checkpoint(key) if key and not self.fresh else None
+            kept = found or self._made(so_far, key, kept)
+        return kept
+
+    def _made(self, so_far: Chain, key: str | None, kept: Path | None) -> Path:
+        """What the last of these makers makes of the checkpoint in `kept`, or of the source."""
+        maker: Any = so_far.parts[-1]
+        begun = variant.load(self.model, FLOAT32, self.source, device=self.device, kept=kept)
+        work = self.store.work(key) if key else self._temporary()
+        assert self.data is not None, "a maker needs something to learn from"
+        anatomy = self.model.anatomy
+        maker.make(begun.network, anatomy, self.data(self.model, begun.processor, work))
+        dtype = maker.load_options(anatomy)["dtype"]
+        write = partial(saving.write, begun.network, begun.processor, dtype=dtype)
+        with variant.quiet():
+            if key:
+                self.store.keep_checkpoint(key, f"{self.model.name}_{so_far.name}", write)
+            folder = self.store.checkpoint(key) if key else None
+            if folder is None:
+                folder = self._temporary()
+                write(folder)
+        shutil.rmtree(work, ignore_errors=True)
+        return folder
+
+    def _temporary(self) -> Path:
+        return Path(self.stack.enter_context(tempfile.TemporaryDirectory(prefix="vlmbench-")))
 
 
 def _key(
