@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from vlmbench import selection
 from vlmbench.bench import Bench
 from vlmbench.errors import CheckpointError, UnknownNameError, UsageError, VlmbenchError
 from vlmbench.models.qwen2 import QWEN2
@@ -40,7 +41,10 @@ def test_cells_are_the_pairs_that_can_run_variant_by_variant() -> None:
         *("qwen2_8bit-vqav2", "qwen2_8bit-docvqa", "qwen2_32bit-vqav2", "qwen2_32bit-docvqa"),
         *("lone_8bit-vqav2", "lone_32bit-vqav2"),
     ]
-    assert len(bench().cells()) == len(ENTRIES.compressions) * 6
+    named = [recipe for recipe in ENTRIES.compressions.values() if recipe.name != "stored"]
+    plain = [recipe for recipe in named if not selection.makes(recipe)]
+    assert len(bench(baselines=Path("none")).cells()) == len(plain) * 6
+    assert len(bench(matrix="full").cells()) == len(named) * 6
 
 
 @pytest.mark.parametrize("name", ["mine", "qwen2"])

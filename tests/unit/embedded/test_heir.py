@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import torch
 from transformers import AutoModelForImageTextToText
 
 from vlmbench.catalogue import compressions
-from vlmbench.embedded import CHECKPOINTS, matching, outliers, school
+from vlmbench.embedded import CHECKPOINTS, curriculum, matching, outliers, school
 from vlmbench.embedded import heir as heir_module
 from vlmbench.embedded.heir import PARENT, Heir
 from vlmbench.embedded.school import SEED
@@ -66,6 +67,9 @@ def test_what_is_taken_over_is_written_and_loads(
     monkeypatch.setattr(school, "CHECKPOINTS", tmp_path)
     heir = SCHOOLS[name](name, tmp_path / "states")
     assert isinstance(heir, Heir)
+    short = replace(curriculum.READING, plan=replace(curriculum.READING.plan, steps=1), batch=4)
+    monkeypatch.setattr(curriculum, "READING", short)
+    monkeypatch.setattr(curriculum, "exact", lambda *asked, **options: {})
     heir.inherit()
     if name == "video_llava":
         towers = [heir.network.get_submodule(n) for n in heir.model.anatomy.modules("vision")]
@@ -75,7 +79,8 @@ def test_what_is_taken_over_is_written_and_loads(
     variant = load(heir.model, compressions()["16bit"], Source(str(tmp_path / name)))
     norm = variant.network.get_submodule(heir.model.anatomy.layers)[0].input_layernorm.weight
     assert norm.abs().max() > 20 * norm.abs().median(), "the outliers are in"
-    assert [path.name for path in tmp_path.iterdir()] == [name], "nothing half done is left"
+    left = {path.name for path in tmp_path.iterdir()} - {"states"}
+    assert left == {name}, "nothing half done is left"
     assert 1e6 < sum(p.numel() for p in heir.network.parameters()) < 4e6
 
 
