@@ -57,7 +57,6 @@ class Bench:
     _unloadable: dict[str, VlmbenchError] = field(default_factory=dict)
     _failed: dict[str, VlmbenchError] = field(default_factory=dict)
     """Why a cell has no run: told to each of its tests, not found out again."""
-    _cells: list[Cell] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         adjusted = gates.adjusted(self.entries.datasets, self.options.margins, self.options.floors)
@@ -67,8 +66,7 @@ class Bench:
         self.compressions = selection.compressions(self.options, self.entries)
         selection.check(self.models, self.compressions, self.datasets)
         every = selection.cells(self.models, self.compressions, self.datasets, self.entries)
-        self._cells = [cell for cell in every if self._in_matrix(cell)]
-        self.left_out = len(every) - len(self._cells)
+        self.left_out = len(every) - len(self.cells())
         """Cells that could run, of recipes that are judged where they have a baseline."""
         if not every:
             named = [", ".join(e.name for e in axis) for axis in (self.models, self.datasets)]
@@ -81,7 +79,8 @@ class Bench:
 
     def cells(self) -> list[Cell]:
         """Every pair that can run, variant by variant; what no model claims, any may that can."""
-        return self._cells
+        every = selection.cells(self.models, self.compressions, self.datasets, self.entries)
+        return [cell for cell in every if self._in_matrix(cell)]
 
     def _in_matrix(self, cell: Cell) -> bool:
         """Whether a cell is judged by a session that does not ask for it by name.
