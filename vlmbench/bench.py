@@ -65,7 +65,9 @@ class Bench:
         self.datasets = selection.datasets(self.options, self.entries)
         self.compressions = selection.compressions(self.options, self.entries)
         selection.check(self.models, self.compressions, self.datasets)
-        every = selection.cells(self.models, self.compressions, self.datasets, self.entries)
+        # Checkpoints are looked into here: cells are asked for at every test.
+        self._variants = selection.variants(self.models, self.compressions, self.entries)
+        every = selection.cells(self._variants, self.datasets, self.entries)
         self.left_out = len(every) - len(self.cells())
         """Cells that could run, of recipes that are judged where they have a baseline."""
         if not every:
@@ -79,7 +81,7 @@ class Bench:
 
     def cells(self) -> list[Cell]:
         """Every pair that can run, variant by variant; what no model claims, any may that can."""
-        every = selection.cells(self.models, self.compressions, self.datasets, self.entries)
+        every = selection.cells(self._variants, self.datasets, self.entries)
         return [cell for cell in every if self._in_matrix(cell)]
 
     def _in_matrix(self, cell: Cell) -> bool:

@@ -29,15 +29,10 @@ def write(network: Any, processor: Any, folder: Path, *, dtype: str) -> None:
     import torch
 
     wanted = getattr(torch, dtype)
-    if wanted is not torch.float32:
-        state = {
-            name: tensor.to(wanted)
-            if tensor.is_floating_point() and "scales" not in name
-            else tensor
-            for name, tensor in network.state_dict().items()
-        }
-        network.config.dtype = wanted
-    else:
-        state = network.state_dict()
+    state = {
+        name: tensor.to(wanted) if tensor.is_floating_point() and "scales" not in name else tensor
+        for name, tensor in network.state_dict().items()
+    }
+    network.config.dtype = wanted
     network.save_pretrained(folder, state_dict=state)
     processor.save_pretrained(folder)

@@ -69,23 +69,30 @@ def _links(part: str, known: Mapping[str, Compression]) -> list[str]:
     return [part] if part in known or not (first and tuned) else [first, f"ft{rest}"]
 
 
-def cells(
-    models: Sequence[Model],
-    compressions: Sequence[Compression],
-    datasets: Sequence[Dataset],
-    entries: Entries,
-) -> list[Cell]:
-    """Every pair that can run, variant by variant; what no model claims, any may that can.
+def variants(
+    models: Sequence[Model], compressions: Sequence[Compression], entries: Entries
+) -> list[tuple[Model, Compression]]:
+    """Every model under every recipe that its checkpoint, wherever that is, can be put through.
 
     Raises:
         UsageError: a model's checkpoint is packed already, and no recipe takes it as it is.
     """
     all_of_them = {recipe.name for recipe in compressions} == set(entries.compressions)
+    return [
+        (model, compression)
+        for model in models
+        for compression in _fitting(model, compressions, all_of_them)
+    ]
+
+
+def cells(
+    variants: Sequence[tuple[Model, Compression]], datasets: Sequence[Dataset], entries: Entries
+) -> list[Cell]:
+    """Every pair that can run, variant by variant; what no model claims, any may that can."""
     claimed = {name for model in entries.models.values() for name in model.datasets}
     return [
         Cell(model, compression, dataset)
-        for model in models
-        for compression in _fitting(model, compressions, all_of_them)
+        for model, compression in variants
         for dataset in datasets
         if dataset.name in model.datasets
         or (dataset.name not in claimed and model.can_answer(dataset))

@@ -159,6 +159,10 @@ def load(
         torch.manual_seed(0)
         network = _network(model, compression, source, device=device, dtype=dtype, kept=kept)
         loaded(network)
+        if getattr(network, "is_loaded_in_4bit", False):
+            from vlmbench.nf4 import take_any_shape
+
+            take_any_shape(network)
         processor = _processor(source, model.template)
         compression.apply(network, model.anatomy)
     taken = take(network, model.anatomy)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
+from shipped_folders import made
 
 SPECIALS = (
     "<|endoftext|>",
@@ -133,3 +135,15 @@ def _network(tokenizer: Any) -> Any:
     # Some published checkpoints ship a generation config that samples, and so does this one.
     network.generation_config.update(do_sample=True, temperature=0.01, top_p=0.001, top_k=1)
     return network
+
+
+@pytest.fixture(scope="module")
+def packed(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The tiny checkpoint with packed weights, as the command writes it."""
+    return made("rtn_w4a16", tiny, tmp_path_factory)
+
+
+@pytest.fixture
+def copied(packed: Path, tmp_path: Path) -> Path:
+    shutil.copytree(packed, tmp_path / "copy")
+    return tmp_path / "copy"

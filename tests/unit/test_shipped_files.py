@@ -24,21 +24,9 @@ from vlmbench.compression.precision import FLOAT32, STORED
 from vlmbench.errors import CensusError, CheckpointError, UsageError
 from vlmbench.models.qwen2 import QWEN2
 from vlmbench.options import catalogued
-from vlmbench.selection import cells, usual
+from vlmbench.selection import cells, usual, variants
 from vlmbench.spec import Source
 from vlmbench.variant import load
-
-
-@pytest.fixture(scope="module")
-def packed(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The tiny checkpoint with packed weights, as the command writes it."""
-    return made("rtn_w4a16", tiny, tmp_path_factory)
-
-
-@pytest.fixture
-def copied(packed: Path, tmp_path: Path) -> Path:
-    shutil.copytree(packed, tmp_path / "copy")
-    return tmp_path / "copy"
 
 
 @pytest.fixture(scope="module")
@@ -49,7 +37,8 @@ def shorter(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def fitting(model: str, *recipes: str) -> set[str]:
     """Recipes that pair with a model, whether or not a session without options judges them."""
     there = bench(model, *recipes)
-    found = cells(there.models, there.compressions, there.datasets, there.entries)
+    pairs = variants(there.models, there.compressions, there.entries)
+    found = cells(pairs, there.datasets, there.entries)
     return {cell.compression.name for cell in found}
 
 
@@ -205,12 +194,9 @@ def test_stored_repeats_another_recipe_on_a_plain_checkpoint(tiny: Path) -> None
 def test_no_hub_is_asked_for_the_cells_of_a_tier(monkeypatch: pytest.MonkeyPatch) -> None:
     entries = catalogued()
     monkeypatch.setattr("socket.socket", lambda *parts: pytest.fail("asked"))
-    there = cells(
-        list(entries.models.values()),
-        list(entries.compressions.values()),
-        list(entries.datasets.values()),
-        entries,
-    )
+    models, recipes = list(entries.models.values()), list(entries.compressions.values())
+    pairs = variants(models, recipes, entries)
+    there = cells(pairs, list(entries.datasets.values()), entries)
     assert {cell.model.name for cell in there} == set(entries.models)
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from shipped_folders import Eager, bench, made
+from shipped_folders import Eager, bench
 from transformers import ProcessorMixin, Qwen2VLForConditionalGeneration
 
 from vlmbench import shipping
@@ -21,18 +21,6 @@ from vlmbench.errors import CheckpointError, UsageError
 from vlmbench.models.qwen2 import QWEN2
 from vlmbench.spec import Source
 from vlmbench.variant import load
-
-
-@pytest.fixture(scope="module")
-def packed(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The tiny checkpoint with packed weights, as the command writes it."""
-    return made("rtn_w4a16", tiny, tmp_path_factory)
-
-
-@pytest.fixture
-def copied(packed: Path, tmp_path: Path) -> Path:
-    shutil.copytree(packed, tmp_path / "copy")
-    return tmp_path / "copy"
 
 
 def test_what_is_written(packed: Path, tiny: Path) -> None:

@@ -12,11 +12,11 @@ stay bfloat16.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 from vlmbench.anatomy import Anatomy, Component, Feed
-from vlmbench.spec import Mixture, TrainData
+from vlmbench.spec import CALIBRATION, Mixture, TrainData
 
 if TYPE_CHECKING:
     from torch import nn
@@ -74,7 +74,7 @@ class WeightOnly:
     name: str
     bits: int
     preparation: Preparation | None = None
-    mixture: Mixture = field(default_factory=Mixture)
+    mixture: Mixture = CALIBRATION
     """What it is calibrated on, where there is a preparation."""
 
     def load_options(self, anatomy: Anatomy) -> dict[str, Any]:

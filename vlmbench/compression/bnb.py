@@ -49,11 +49,7 @@ class BitsAndBytes:
         return {"dtype": _KEPT, "quantization_config": config}
 
     def apply(self, model: nn.Module, anatomy: Anatomy) -> None:
-        """Let NF4 multiply in shapes that its CPU kernels do not take; all else is done."""
-        if self.kind == "nf4":
-            from vlmbench.nf4 import take_any_shape
-
-            take_any_shape(model)
+        """Do nothing: the loader has done it."""
 
     def storage(self, component: Component) -> str:
         """Promise the quantized kind, or the dtype of what is kept."""

@@ -10,12 +10,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from vlmbench.anatomy import Anatomy, Component
-from vlmbench.spec import Mixture, TrainData
+from vlmbench.spec import CALIBRATION, Mixture, TrainData
 
 if TYPE_CHECKING:
     from torch import nn
-
-_SAMPLES = Mixture()
 
 
 @dataclass(frozen=True)
@@ -33,7 +31,7 @@ class LeastInfluence:
     """The layers of least block influence go, a `share` of all, rounded down."""
 
     share: float
-    learns: Mixture = _SAMPLES
+    learns: Mixture = CALIBRATION
     """Calibration samples."""
 
     def kept(self, model: nn.Module, anatomy: Anatomy, data: TrainData) -> list[int]:

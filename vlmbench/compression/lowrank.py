@@ -16,7 +16,7 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from vlmbench.anatomy import Anatomy, Component
-from vlmbench.spec import Mixture, TrainData
+from vlmbench.spec import CALIBRATION, Mixture, TrainData
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 MULTIPLE = 16
 """What ranks are multiples of, where they are large: matrix units compute in tiles."""
 LARGE = 64
-_SAMPLES = Mixture()
 
 
 @dataclass(frozen=True)
@@ -67,7 +66,7 @@ class LowRank:
     """Whether errors are weighed as the inputs of calibration samples do."""
     spared: float = 0.25
     """Share of the layers, counted from the last, that are left as they are."""
-    learns: Mixture = _SAMPLES
+    learns: Mixture = CALIBRATION
     """Calibration samples; only where whitened."""
 
     def load_options(self, anatomy: Anatomy) -> dict[str, Any]:

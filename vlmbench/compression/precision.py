@@ -45,12 +45,7 @@ class Stored:
         return {"dtype": "auto"}
 
     def apply(self, model: nn.Module, anatomy: Anatomy) -> None:
-        """Let NF4 multiply in shapes that its CPU kernels do not take; all else is done."""
-        config: Any = getattr(model.config, "quantization_config", None)
-        if getattr(config, "load_in_4bit", False):
-            from vlmbench.nf4 import take_any_shape
-
-            take_any_shape(model)
+        """Do nothing: the loader has done it."""
 
     def storage(self, component: Component) -> str:
         """Promise nothing: what vlmbench compressed is held against its own census."""

@@ -11,11 +11,11 @@ products stay bfloat16.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from vlmbench.anatomy import Anatomy, Component
-from vlmbench.spec import Mixture, TrainData
+from vlmbench.spec import CALIBRATION, Mixture, TrainData
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -33,7 +33,7 @@ class SmoothQuant:
     bits: int = 8
     group: int = 128
     smooth: bool = True
-    mixture: Mixture = field(default_factory=Mixture)
+    mixture: Mixture = CALIBRATION
 
     def load_options(self, anatomy: Anatomy) -> dict[str, Any]:
         """What is not quantized is bfloat16."""

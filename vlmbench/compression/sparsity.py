@@ -11,12 +11,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from vlmbench.anatomy import Anatomy, Component
-from vlmbench.spec import Mixture, TrainData
+from vlmbench.spec import CALIBRATION, Mixture, TrainData
 
 if TYPE_CHECKING:
     from torch import nn
-
-_SAMPLES = Mixture()
 
 
 @dataclass(frozen=True)
@@ -24,7 +22,7 @@ class TwoOfFour:
     """Linears of the decoder's layers in the 2:4 pattern, stored with their zeros in float32."""
 
     name: str
-    learns: Mixture = _SAMPLES
+    learns: Mixture = CALIBRATION
     """Calibration samples."""
 
     def load_options(self, anatomy: Anatomy) -> dict[str, Any]:

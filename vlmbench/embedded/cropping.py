@@ -12,7 +12,7 @@ from vlmbench.architectures.phi3_v import Phi3VImageEmbedding, in_rows
 from vlmbench.embedded import curriculum, inheritance, views
 from vlmbench.embedded.blank import phi3_5
 from vlmbench.embedded.canvas import Canvas
-from vlmbench.embedded.heir import Heir, _processor
+from vlmbench.embedded.heir import NAMING, Heir, _processor
 from vlmbench.embedded.labels import Box
 from vlmbench.pictures import decode_picture
 
@@ -22,6 +22,8 @@ OFTEN = 2000
 
 class Phi35(Heir):
     """Crops of a picture, whose patches are merged two by two, in rows that a separator ends."""
+
+    NAMING = NAMING
 
     def run(self) -> None:
         """Every stage, one after another."""

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from vlmbench.datasets.clips import QUESTION
 from vlmbench.embedded import canvas, labels
 from vlmbench.embedded.lessons import LESSONS, Lesson, exam
-from vlmbench.embedded.sequences import ELDER, Inputs, encode, stacked, together
+from vlmbench.embedded.sequences import ELDER, Inputs, encode, pixels_in, stacked, together
 from vlmbench.prompting import IGNORED, encode_answered, taken_by
 from vlmbench.spec import Model
 from vlmbench.training import Plan
@@ -194,7 +194,7 @@ def exact(
         batch = encode_answered(processor, [t for t, _ in asked], [answer for _, answer in asked])
         if not sight:
             drawn = [labels_of(pictures[picture]) for t, _ in asked for picture in t.pictures]
-            batch["pixel_values"] = together(drawn)
+            batch[pixels_in(batch)] = together(drawn)
         wanted = batch.pop("labels")[:, 1:]
         guesses = network(**batch).logits[:, :-1].argmax(-1)
         correct = ((guesses == wanted) | (wanted == IGNORED)).all(1)

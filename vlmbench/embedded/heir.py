@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import cached_property, partial
 from typing import Any
 
@@ -10,11 +11,11 @@ import torch
 from torch import Tensor
 
 from vlmbench import catalogue
-from vlmbench.embedded import curriculum, inheritance, rows, tower, views
+from vlmbench.embedded import curriculum, inheritance, rows, telling, tower, views
 from vlmbench.embedded.canvas import Canvas
 from vlmbench.embedded.inheritance import solved
 from vlmbench.embedded.labels import Box
-from vlmbench.embedded.parts import VIEW
+from vlmbench.embedded.parts import PATCH, VIEW
 from vlmbench.embedded.school import School
 from vlmbench.pictures import decode_picture
 from vlmbench.prompting import IGNORED
@@ -34,14 +35,17 @@ class Heir(School):
     As it stands, LLaVA-NeXT-Video; the others say what differs.
     """
 
+    NAMING = replace(NAMING, steps=3000)
+    """Where letters do not lie as patches do, they take twice as long."""
     PARENT = PARENT
     """Whose decoder is taken over. It is always Qwen2-VL that is imitated."""
+    SEES = "vision_tower"
+    """What sees pictures, in the network's `model`."""
 
     def run(self) -> None:
         """Every stage, one after another."""
         self.name_what_is_seen()
         self.inherit()
-        self.answer(curriculum.SETTLING)
         self.answer(curriculum.IMITATING, (_processor(), self.elder))
 
     def name_what_is_seen(self) -> None:
@@ -50,7 +54,7 @@ class Heir(School):
         batch_at = views.batch_maker(self.show)
         namer = self.namer()
         measure = partial(namer.accuracy, held_out)
-        self.learn("naming", NAMING, namer, batch_at, namer.loss, measure)
+        self.learn("naming", self.NAMING, namer, batch_at, namer.loss, measure)
 
     def namer(self) -> views.Namer:
         """The tower with a read-out for what the projector is given."""
@@ -99,7 +103,13 @@ class Heir(School):
 
     def labels_of(self, canvas: Canvas) -> Tensor:
         """Labels of all views of a picture: [views, tokens, len(CLASSES) + SHADES]."""
-        pixels, shown = self.show(canvas)
+        return self._labelled(canvas, *self.show(canvas))
+
+    def shown(self, canvas: Canvas) -> Tensor:
+        """Labels of a picture in the shape of its pixels."""
+        return telling.shaped(self.labels_of(canvas), VIEW // PATCH)[None]
+
+    def _labelled(self, canvas: Canvas, pixels: Tensor, shown: list[Box]) -> Tensor:
         images = self.processor.image_processor
         mean, std = (torch.tensor(x).view(3, 1, 1) for x in (images.image_mean, images.image_std))
         return views.labelled(canvas, pixels * std + mean, shown)
@@ -108,8 +118,9 @@ class Heir(School):
         """What the projector is given of tokens, and their labels."""
         for step in range(LOOKS):
             for canvas in tower.drawn(rows.rng_of("lesson_views", "looks", step), tower.BATCH):
-                seen = self.see(self.show(canvas)[0]).flatten(0, 1)
-                yield seen, self.labels_of(canvas).flatten(0, 1)
+                pixels, shown = self.show(canvas)
+                labels = self._labelled(canvas, pixels, shown)
+                yield self.see(pixels).flatten(0, 1), labels.flatten(0, 1)
 
     def _parent(self) -> tuple[Any, Told]:
         """The network that is taken over, and what its decoder is told."""
@@ -128,10 +139,12 @@ class Heir(School):
         inheritance.take_over(self.part("decoder"), self.part("head"), elder, tokenizers)
 
     def _begin(self, words: Tensor) -> None:
-        """Solve the projector, so that what is named is said as `words` do.
+        """The decoder gets used to where tokens stand; then the projector says what labels said.
 
         `words` [numbers + 1, dim] are how the parent's decoder is told each label.
         """
+        with telling.told(self.network.model, self.SEES, words):
+            self.answer(curriculum.READING, (_processor(), self.elder), self.shown)
         with torch.no_grad():
             self._solve([(seen, inheritance.said(shown, words)) for seen, shown in self._looks()])
 
@@ -154,9 +167,15 @@ class Heir(School):
 class VideoLlava(Heir):
     """Two towers; the one for frames begins as the one for pictures."""
 
+    SEES = "image_tower"
+
     def tower(self) -> Any:
         """The one for pictures."""
         return self.network.model.image_tower
+
+    def shown(self, canvas: Canvas) -> Tensor:
+        """Labels of a picture in the shape of its pixels: a single view."""
+        return super().shown(canvas)[0]
 
     def show(self, canvas: Canvas) -> tuple[Tensor, list[Box]]:
         """The whole picture in a square."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import itertools
 import re
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -85,8 +86,13 @@ def encode(
     batch["position_ids"] = torch.cat(positions, dim=-1)
     batch |= {name: shown for name, shown in head.items() if name not in TEXT}
     if drawn is not None and first.pictures:
-        batch["pixel_values"] = torch.cat([drawn[data] for data in first.pictures])
+        batch[pixels_in(batch)] = torch.cat([drawn[data] for data in first.pictures])
     return batch
+
+
+def pixels_in(inputs: Mapping[str, Any]) -> str:
+    """What a model calls the pixels of pictures among its inputs."""
+    return next(name for name in inputs if name.startswith("pixel_values"))
 
 
 def _known(

@@ -11,12 +11,25 @@ import torch
 from transformers import AutoModelForImageTextToText
 
 from vlmbench.catalogue import compressions
-from vlmbench.embedded import CHECKPOINTS, curriculum, matching, outliers, school
+from vlmbench.embedded import (
+    CHECKPOINTS,
+    curriculum,
+    inheritance,
+    matching,
+    outliers,
+    pages,
+    rows,
+    school,
+    sequences,
+    telling,
+)
 from vlmbench.embedded import heir as heir_module
 from vlmbench.embedded.heir import PARENT, Heir
+from vlmbench.embedded.labels import CLASSES, SHADES
 from vlmbench.embedded.school import SEED
 from vlmbench.embedded.train import SCHOOLS
 from vlmbench.errors import CheckpointError
+from vlmbench.pictures import decode_picture
 from vlmbench.spec import Source
 from vlmbench.variant import load
 
@@ -90,3 +103,30 @@ def test_clip_begins_with_a_tower_that_is_there(
     monkeypatch.setattr(matching, "CHECKPOINTS", tmp_path)
     with pytest.raises(CheckpointError, match="train llavanext"):
         SCHOOLS["clip"]("clip", tmp_path).run()
+
+
+@pytest.mark.parametrize("name", ["llavanext", "video_llava"])
+@torch.no_grad()
+def test_labels_are_told_where_pictures_are_seen(name: str, tmp_path: Path) -> None:
+    """Token by token what the words say of what each shows; afterwards the tower is back."""
+    heir = SCHOOLS[name](name, tmp_path)
+    assert isinstance(heir, Heir)
+    page = pages.draw(rows.rng_of("test", "telling", 0)).canvas
+    asked = heir.processor.image_processor([decode_picture(page.png())], return_tensors="pt")
+    words = torch.randn(sum(CLASSES) + SHADES + 1, 128)
+    model = heir.network.model
+    before = list(model.children())
+    with telling.told(model, heir.SEES, words):
+        shown = heir.shown(page)
+        assert shown.ndim == asked[sequences.pixels_in(asked)].ndim
+        said = model.get_image_features(shown, *list(asked.values())[1:]).pooler_output
+    assert list(model.children()) == before
+    labels = heir.labels_of(page)
+    wanted = inheritance.said(labels.flatten(0, 1), words).view(*labels.shape[:2], -1)
+    assert torch.allclose(said[0][: labels.shape[1]], wanted[0], atol=1e-5), "the whole"
+    if name == "llavanext":
+        rows_of_views = wanted[1:].view(2, 2, 6, 6, 128).transpose(1, 2).reshape(12, 12, 128)
+        # What fills the page up to a square is cut away, and every row ends with a new line.
+        height = (len(said[0]) - 36) // 13
+        kept = rows_of_views[(12 - height) // 2 :][:height]
+        assert torch.allclose(said[0][36:].view(height, 13, 128)[:, :12], kept, atol=1e-5)
