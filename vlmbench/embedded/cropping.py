@@ -9,27 +9,18 @@ import torch
 from torch import Tensor, nn
 
 from vlmbench.architectures.phi3_v import Phi3VImageEmbedding, in_rows
-from vlmbench.embedded import curriculum, inheritance, views
+from vlmbench.embedded import inheritance, views
 from vlmbench.embedded.blank import phi3_5
 from vlmbench.embedded.canvas import Canvas
 from vlmbench.embedded.heir import NAMING, Heir, _processor
 from vlmbench.embedded.labels import Box
 from vlmbench.pictures import decode_picture
 
-OFTEN = 2000
-"""How many tokens a separator weighs when the projector is solved."""
-
 
 class Phi35(Heir):
     """Crops of a picture, whose patches are merged two by two, in rows that a separator ends."""
 
     NAMING = NAMING
-
-    def run(self) -> None:
-        """Every stage, one after another."""
-        self.name_what_is_seen()
-        self.inherit()
-        self.answer(curriculum.IMITATING, (_processor(), self.elder))
 
     def see(self, pixels: Tensor) -> Tensor:
         """What the projector is given of views: [views, tokens, width]."""
@@ -57,16 +48,9 @@ class Phi35(Heir):
         sight, told = model.vision_embed_tokens, Told(model.vision_embed_tokens, words)
         model.vision_embed_tokens = told
         imitated = _processor(), self.elder
-        self.answer(curriculum.READING, imitated, lambda canvas: self.labels_of(canvas)[None])
+        self.answer(self.READING, imitated, lambda canvas: self.labels_of(canvas)[None])
         model.vision_embed_tokens = sight
-        with torch.no_grad():
-            pairs = [(seen, inheritance.said(shown, words)) for seen, shown in self._looks()]
-            for ours, learnt in ((sight.sub_GN, told.sub_GN), (sight.glb_GN, told.glb_GN)):
-                ours.normal_()
-                pairs.append(
-                    (ours.view(1, -1).expand(OFTEN, -1), learnt.view(1, -1).expand(OFTEN, -1))
-                )
-            self._solve(pairs)
+        self._say(words, [(sight.sub_GN, told.sub_GN), (sight.glb_GN, told.glb_GN)])
 
 
 class Told(nn.Module):

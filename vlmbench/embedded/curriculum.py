@@ -94,14 +94,8 @@ ORDERING = Stage(
     steps=True,
 )
 
-# A decoder that knows what to say gets used to another tower, and to another's positions.
-SETTLING = Stage(
-    "settling",
-    Plan(500, muon_rate=3e-3, adamw_rate=1.5e-3, floor=0.5, save_every=50),
-    {"scene": 0.24, "strip": 0.03, "page": 0.2, "choice": 0.05, "diagram": 0.3, "clip": 0.18},
-    steps=True,
-)
-# On labels first: a step is a third of what it is beside a tower, and nothing else is new.
+# A decoder that knows what to say gets used to another's positions on labels first: a step is a
+# third of what it is beside a tower, and nothing else is new.
 READING = Stage(
     "reading",
     Plan(700, muon_rate=3e-3, adamw_rate=1.5e-3, floor=0.3, save_every=50, half=True),
@@ -111,8 +105,15 @@ READING = Stage(
 )
 IMITATING = Stage(
     "imitating",
-    Plan(500, muon_rate=2.5e-3, adamw_rate=1.2e-3, save_every=50, half=True),
+    Plan(400, muon_rate=1.5e-3, adamw_rate=8e-4, save_every=50, half=True),
     {"scene": 0.2, "strip": 0.03, "page": 0.2, "choice": 0.02, "diagram": 0.22, "clip": 0.33},
+    steps=True,
+)
+# Clips and diagrams, which are looked at in more places than one, take longest.
+REHEARSING = Stage(
+    "rehearsing",
+    Plan(350, muon_rate=1.6e-3, adamw_rate=8e-4, save_every=50, half=True),
+    {"scene": 0.14, "strip": 0.02, "page": 0.1, "choice": 0.06, "diagram": 0.28, "clip": 0.4},
     steps=True,
 )
 # BLIP-2 is taught what scenes are asked and no more: its decoder has nothing to take over.

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from math import isqrt
 
 import torch
 from torch import Tensor
 
-from vlmbench.embedded import curriculum, native
-from vlmbench.embedded.heir import NAMING, Heir, _processor
+from vlmbench.embedded import SIDE, labels, native, telling
+from vlmbench.embedded.blank.idefics2 import LATENTS
+from vlmbench.embedded.canvas import Canvas
+from vlmbench.embedded.heir import NAMING, Heir
 from vlmbench.embedded.school import SEED
 from vlmbench.training import Plan
 
@@ -19,13 +22,14 @@ GATHERING = Plan(steps=900, muon_rate=6e-3, adamw_rate=2e-3, save_every=100)
 class Idefics2(Heir):
     """A tower that names what it sees, and a perceiver that learns to say it to the decoder."""
 
+    SEES = "vision_model", "connector"
+
     def run(self) -> None:
         """Every stage, one after another."""
         self.name_what_is_seen()
         self.inherit()
         self.gather()
-        self.answer(curriculum.SETTLING)
-        self.answer(curriculum.IMITATING, (_processor(), self.elder))
+        self.imitate()
 
     def name_what_is_seen(self) -> None:
         """The tower alone, on what its patches show."""
@@ -36,9 +40,16 @@ class Idefics2(Heir):
         self._look("gathering", GATHERING, self.gatherer)
 
     def _begin(self, words: Tensor) -> None:
-        """Latents to begin with, and what they are to say."""
+        """Latents to begin with, and what they are to say to a decoder that is used to them."""
+        self._read(words)
         native.begin(self.part("projector"), words, torch.Generator().manual_seed(SEED))
         self.gatherer = native.Gatherer(self.network.model, words)
+
+    def shown(self, canvas: Canvas) -> Tensor:
+        """Labels of a picture as latents hold them, in the shape of its pixels."""
+        rows, columns = (torch.arange(edge // SIDE) for edge in (canvas.height, canvas.width))
+        places = torch.cartesian_prod(torch.zeros(1, dtype=torch.long), rows, columns)
+        return telling.shaped(native.held(labels.of(canvas), places), isqrt(LATENTS))[None]
 
     def _look(self, name: str, plan: Plan, learner: native.Namer | native.Gatherer) -> None:
         """One stage on pictures alone; it is measured on pages, and on scenes and diagrams."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import cached_property, partial
 from typing import Any
@@ -22,6 +22,7 @@ from vlmbench.prompting import IGNORED
 from vlmbench.training import Plan
 
 NAMING = Plan(steps=1500, muon_rate=6e-3, adamw_rate=2e-3, save_every=100)
+SAYING = Plan(steps=500, muon_rate=4e-3, adamw_rate=1e-3, save_every=100)
 PARENT = "qwen2"
 LOOKS = 10
 """Batches from which it is found out how the parent says what it sees."""
@@ -39,14 +40,20 @@ class Heir(School):
     """Where letters do not lie as patches do, they take twice as long."""
     PARENT = PARENT
     """Whose decoder is taken over. It is always Qwen2-VL that is imitated."""
-    SEES = "vision_tower"
-    """What sees pictures, in the network's `model`."""
+    SEES = "vision_tower", "multi_modal_projector"
+    """What sees pictures, and what says it to the decoder, in the network's `model`."""
+    READING = curriculum.READING
 
     def run(self) -> None:
         """Every stage, one after another."""
         self.name_what_is_seen()
         self.inherit()
-        self.answer(curriculum.IMITATING, (_processor(), self.elder))
+        self.imitate()
+
+    def imitate(self) -> None:
+        """The whole network on questions, beside Qwen2-VL."""
+        for stage in (curriculum.IMITATING, curriculum.REHEARSING):
+            self.answer(stage, (_processor(), self.elder))
 
     def name_what_is_seen(self) -> None:
         """The tower alone, on what its patches show."""
@@ -143,10 +150,39 @@ class Heir(School):
 
         `words` [numbers + 1, dim] are how the parent's decoder is told each label.
         """
+        self._read(words)
+        self._say(words)
+
+    def _read(self, words: Tensor) -> None:
+        """The decoder on labels, where they will stand when they are seen."""
         with telling.told(self.network.model, self.SEES, words):
-            self.answer(curriculum.READING, (_processor(), self.elder), self.shown)
+            self.answer(self.READING, (_processor(), self.elder), self.shown)
+
+    def _say(self, words: Tensor, separators: Sequence[tuple[Tensor, Tensor]] = ()) -> None:
+        """Tower and projector learn to say what the labels said.
+
+        `separators`: what else the projector is given, and what it is to make of it.
+        """
         with torch.no_grad():
             self._solve([(seen, inheritance.said(shown, words)) for seen, shown in self._looks()])
+        sayer = views.Sayer(self.tower(), self.part("projector"), self.see, words, separators)
+        held_out, _ = self._shown_at("validation")(0)
+        measure = partial(sayer.error, held_out)
+        self.learn("saying", SAYING, sayer, self._shown_at("train"), sayer.loss, measure)
+
+    def _shown_at(self, split: str) -> Callable[[int], list[views.Batch]]:
+        """Batches by step number: all views of what is drawn, and their labels."""
+
+        def batch_at(step: int) -> list[views.Batch]:
+            drawn = tower.drawn(rows.rng_of("lesson_saying", split, step), tower.BATCH)
+            return [self._shown(drawn[half::2]) for half in range(2)]
+
+        return batch_at
+
+    def _shown(self, canvases: list[Canvas]) -> views.Batch:
+        seen = [self.show(canvas) for canvas in canvases]
+        told = [self._labelled(one, *looks) for one, looks in zip(canvases, seen, strict=True)]
+        return {"pixels": torch.cat([pixels for pixels, _ in seen]), "labels": torch.cat(told)}
 
     def _solve(self, pairs: list[tuple[Tensor, Tensor]]) -> None:
         """The projector that makes of what it is given, [tokens, width], what is wanted of it."""
@@ -167,7 +203,7 @@ class Heir(School):
 class VideoLlava(Heir):
     """Two towers; the one for frames begins as the one for pictures."""
 
-    SEES = "image_tower"
+    SEES = "image_tower", "multi_modal_projector"
 
     def tower(self) -> Any:
         """The one for pictures."""

@@ -11,7 +11,7 @@ from transformers import AutoProcessor, AutoTokenizer
 
 from vlmbench import architectures, catalogue
 from vlmbench.embedded import CHECKPOINTS, outliers
-from vlmbench.embedded.labels import CLASSES, split
+from vlmbench.embedded.labels import ABSENT, CLASSES, split
 from vlmbench.embedded.school import SEED
 from vlmbench.errors import CheckpointError
 
@@ -111,10 +111,16 @@ def words(told: Iterable[tuple[Tensor, Tensor]]) -> Tensor:
 
 
 def numbers(labels: Tensor) -> Tensor:
-    """Labels [tokens, len(CLASSES) + SHADES], their classes as 0 and 1; unknown is nothing."""
+    """Labels [tokens, len(CLASSES) + SHADES], their classes as 0 and 1; unknown is nothing.
+
+    A slot that has no place for a character is not even that: all of its classes are 0.
+    """
     classes, shades = split(labels)
-    known = classes.clamp(min=0)
-    named = [torch.nn.functional.one_hot(known[:, i], size) for i, size in enumerate(CLASSES)]
+    known, there = classes.clamp(min=0), classes != ABSENT
+    named = [
+        torch.nn.functional.one_hot(known[:, i], size) * there[:, i, None]
+        for i, size in enumerate(CLASSES)
+    ]
     return torch.cat([*named, shades], dim=1)
 
 

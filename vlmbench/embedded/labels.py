@@ -6,6 +6,7 @@ colour of the thing whose centre it holds, and the mean colours of its four patc
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -22,10 +23,14 @@ ALPHABET = " ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-.,:;
 SLOTS = 3
 CLASSES = (len(ALPHABET),) * SLOTS + (1 + len(SHAPES), 1 + len(COLORS))
 """Number of classes of each categorical part of a label; class 0 is nothing."""
+ABSENT = -1
+"""In place of a character's class: the slot has no place for one, where tokens are narrower."""
 SHADES = 12
 """Red, green and blue, -1 to 1, of the four patches."""
 
 
+PITCH = SIDE / SLOTS
+"""Pixels from one character to the next."""
 Box = tuple[float, float, float, float]
 """Left, top, right and bottom of a part of a picture, in its pixels; it may reach beyond."""
 
@@ -44,6 +49,10 @@ def within(canvas: Canvas, box: Box, across: int, down: int) -> Tensor:
     """The classes [down * across, len(CLASSES)] of a part of a picture, cut into so many tokens."""
     left, top, right, bottom = box
     grid = torch.zeros(down, across, len(CLASSES))
+    grid[:, :, :SLOTS] = ABSENT
+
+    def slot(share: float) -> int:
+        return int(share * SLOTS + 1e-6)
 
     def inside(marks: Iterable[Mark]) -> Iterator[tuple[Mark, int, int, float]]:
         """Each mark that is shown, its row and column, and how far it stands in its token."""
@@ -53,8 +62,12 @@ def within(canvas: Canvas, box: Box, across: int, down: int) -> Tensor:
             if 0 <= x < across and 0 <= y < down:
                 yield mark, int(y), int(x), x % 1
 
+    for place in range(math.floor(left / PITCH), math.ceil(right / PITCH)):
+        x = ((place + 0.5) * PITCH - left) / (right - left) * across
+        if 0 <= x < across:
+            grid[:, int(x), slot(x % 1)] = 0
     for glyph, row, column, share in inside(canvas.glyphs):
-        grid[row, column, int(share * SLOTS)] = ALPHABET.index(glyph.char)
+        grid[row, column, slot(share)] = ALPHABET.index(glyph.char)
     for thing, row, column, _ in inside(canvas.things):
         grid[row, column, SLOTS] = 1 + SHAPES.index(thing.shape)
         grid[row, column, SLOTS + 1] = 1 + list(COLORS).index(thing.color)
@@ -80,6 +93,7 @@ class ReadOut(nn.Module):
 
         `features` [tokens, width], `classes` [tokens, len(CLASSES)], `shades` [tokens, SHADES].
         """
+        classes = classes.where(classes != ABSENT, 0)
         losses = [
             nn.functional.cross_entropy(head(features), classes[:, i], ignore_index=IGNORED)
             for i, head in enumerate(self.heads)

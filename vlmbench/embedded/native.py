@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from vlmbench.embedded import SIDE, labels, pages, rows
+from vlmbench.embedded.blank.idefics2 import LATENTS
 from vlmbench.embedded.canvas import Canvas
 from vlmbench.embedded.inheritance import said as said_of
 from vlmbench.embedded.labels import CLASSES, SHADES, SLOTS, ReadOut
@@ -98,9 +99,7 @@ class Gatherer(nn.Module):
 
     def wanted(self, said: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
         """What is to be said in place of `said`, and how much each of its tokens counts."""
-        picture, row, column = batch["places"].unbind(1)
-        shown = said.new_zeros(*said.shape[:2], len(CLASSES) + SHADES)
-        shown[picture, ACROSS * row + column] = batch["labels"]
+        shown = held(batch["labels"], batch["places"])
         wanted = said_of(shown.flatten(0, 1), self.words)
         shown = shown[..., : len(CLASSES)]
         # A thing stands in one patch of fifty.
@@ -137,6 +136,14 @@ class Gatherer(nn.Module):
         said, context = self(batch)
         missed = float(self._misspoken(said, batch))
         return {"unexplained": missed, "astray": float(self._mislooked(context, batch))}
+
+
+def held(labels: Tensor, places: Tensor) -> Tensor:
+    """The labels that latents stand for: [pictures, LATENTS, len(CLASSES) + SHADES]."""
+    picture, row, column = places.unbind(1)
+    shown = torch.zeros(int(picture.max()) + 1, LATENTS, len(CLASSES) + SHADES)
+    shown[picture, ACROSS * row + column] = labels
+    return shown
 
 
 @torch.no_grad()

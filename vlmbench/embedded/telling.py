@@ -1,4 +1,4 @@
-"""What stands in place of a LLaVA's tower and projector while labels are shown, not pixels."""
+"""What stands in place of a tower and projector while labels are shown, not pixels."""
 
 from __future__ import annotations
 
@@ -14,14 +14,17 @@ from vlmbench.embedded import inheritance
 
 
 class _Tower(nn.Module):
-    """Hands labels on as the hidden states of views, behind a token of the whole."""
+    """Hands labels on as what a tower sees of views, or as its hidden states.
 
-    def forward(self, labels: Tensor, **options: Any) -> BaseModelOutput:
-        """Of `labels` [views, numbers, side, side]."""
-        shown = labels.flatten(2).transpose(1, 2)
+    The latter stand behind a token of the whole, which LLaVAs take off.
+    """
+
+    def forward(self, pixel_values: Tensor, **options: Any) -> BaseModelOutput:
+        """Of labels [views, numbers, side, side]."""
+        shown = pixel_values.flatten(2).transpose(1, 2)
         states = torch.cat([torch.zeros_like(shown[:, :1]), shown], dim=1)
         # Whichever of the last layers is asked for.
-        return BaseModelOutput(hidden_states=(states, states))
+        return BaseModelOutput(last_hidden_state=shown, hidden_states=(states, states))
 
 
 class _Projector(nn.Module):
@@ -31,22 +34,22 @@ class _Projector(nn.Module):
         super().__init__()
         self.words = nn.Parameter(words, requires_grad=False)
 
-    def forward(self, shown: Tensor) -> Tensor:
+    def forward(self, shown: Tensor, **options: Any) -> Tensor:
         """What the decoder is given: [views, tokens, dim]."""
         return inheritance.said(shown.flatten(0, 1), self.words).view(*shown.shape[:2], -1)
 
 
 @contextmanager
-def told(model: Any, tower: str, words: Tensor) -> Iterator[None]:
-    """Show labels to a LLaVA's `model`, in which pictures are seen by the module named `tower`."""
-    seen = getattr(model, tower), model.multi_modal_projector
-    setattr(model, tower, _Tower())
-    model.multi_modal_projector = _Projector(words)
+def told(model: Any, sees: tuple[str, str], words: Tensor) -> Iterator[None]:
+    """Show labels to a `model`; `sees` names its tower and its projector."""
+    before = [getattr(model, name) for name in sees]
+    for name, stand_in in zip(sees, (_Tower(), _Projector(words)), strict=True):
+        setattr(model, name, stand_in)
     try:
         yield
     finally:
-        setattr(model, tower, seen[0])
-        model.multi_modal_projector = seen[1]
+        for name, module in zip(sees, before, strict=True):
+            setattr(model, name, module)
 
 
 def shaped(labels: Tensor, side: int) -> Tensor:

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from random import Random
 
 import torch
 from PIL.Image import Image
 from torch import Tensor, nn
 
-from vlmbench.embedded import SIDE, labels, rows
+from vlmbench.embedded import SIDE, inheritance, labels, rows
 from vlmbench.embedded.canvas import Canvas
-from vlmbench.embedded.labels import SLOTS, Box, ReadOut
+from vlmbench.embedded.labels import CLASSES, SLOTS, Box, ReadOut
 from vlmbench.embedded.tower import BATCH, drawn
 from vlmbench.prompting import IGNORED
 
@@ -92,6 +92,48 @@ class Namer(ReadOut):
     def accuracy(self, batch: Batch) -> dict[str, float]:
         """Share of the characters, and of the shapes and colours, that are named right."""
         return self.named_right(self.see(batch["pixels"]).flatten(0, 1), batch["classes"])
+
+
+class Sayer(nn.Module):
+    """A tower and its projector, which learn to say of tokens what a decoder understands."""
+
+    def __init__(
+        self,
+        tower: nn.Module,
+        projector: nn.Module,
+        see: Callable[[Tensor], Tensor],
+        words: Tensor,
+        separators: Sequence[tuple[Tensor, Tensor]] = (),
+    ) -> None:
+        """`words` [numbers + 1, dim]: how each label is said, the last row what is always said.
+
+        `separators`: what the projector is given beside views, learnt as well, and what it is to
+        make of each.
+        """
+        super().__init__()
+        self.tower, self.projector, self.see = tower, projector, see
+        self.words = nn.Buffer(words)
+        self.given = nn.ParameterList(given for given, _ in separators)
+        self.wanted = [wanted.detach() for _, wanted in separators]
+
+    def loss(self, batch: Batch) -> Tensor:
+        """Squared error, in shares of the variance; what shows something counts for more."""
+        labels = batch["labels"].flatten(0, 1)
+        known = (labels != IGNORED).all(1)
+        said = self.projector(self.see(batch["pixels"]).flatten(0, 1)[known])
+        wanted = inheritance.said(labels[known], self.words)
+        shown = labels[known][:, : len(CLASSES)] > 0
+        weights = 1 + 4 * shown.any(1) + 5 * shown[:, SLOTS]
+        spread = (wanted - wanted.mean(0)).square().mean(1) * weights
+        error: Tensor = ((said - wanted).square().mean(1) * weights).sum() / spread.sum()
+        for given, due in zip(self.given, self.wanted, strict=True):
+            error = error + (self.projector(given) - due).square().mean() / wanted.var(0).mean()
+        return error
+
+    @torch.no_grad()
+    def error(self, batch: Batch) -> dict[str, float]:
+        """The share of the variance that is still missed."""
+        return {"unexplained": float(self.loss(batch))}
 
 
 Show = Callable[[Canvas], tuple[Tensor, list[Box]]]

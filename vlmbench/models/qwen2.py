@@ -1,15 +1,12 @@
 """Qwen2-VL (arXiv 2409.12191)."""
 
-from pathlib import Path
-
+from vlmbench.models import shipped
 from vlmbench.spec import Anatomy, Model, Source, Watching
-
-_CHECKPOINTS = Path(__file__).resolve().parents[1] / "embedded" / "checkpoints"
 
 QWEN2 = Model(
     name="qwen2",
     sources={
-        "embedded": Source(str(_CHECKPOINTS / "qwen2")),
+        "embedded": shipped("qwen2"),
         "hub": Source(
             "Qwen/Qwen2-VL-2B-Instruct", revision="895c3a49bc3fa70a340399125c650a463535e71c"
         ),

@@ -12,7 +12,6 @@ import torch
 from PIL import Image
 
 from vlmbench.embedded import curriculum, gathering, inheritance, labels, losses, native, sequences
-from vlmbench.embedded import heir as heir_module
 from vlmbench.embedded.blank import phi3_5
 from vlmbench.embedded.canvas import Canvas, Thing
 from vlmbench.embedded.gathering import Idefics2
@@ -132,9 +131,9 @@ def test_each_lesson_lowers_its_loss(school: Idefics2) -> None:
     assert set(gatherer.measure(pages)) == {"unexplained", "astray"}
 
 
+@pytest.mark.usefixtures("brief")
 def test_a_stage_resumes(school: Idefics2, monkeypatch: pytest.MonkeyPatch) -> None:
     """Stopped after two of three steps it goes on from there, the decoder left as it is."""
-    monkeypatch.setattr(heir_module, "LOOKS", 1)
     monkeypatch.setattr(native, "BATCH", 4)
     monkeypatch.setattr(native, "STRIPS", 1)
     plan = replace(gathering.GATHERING, steps=2, save_every=1)

@@ -12,7 +12,8 @@ from torch import nn
 
 from vlmbench.embedded import diagrams, labels, pages, rows, scenes
 from vlmbench.embedded.canvas import COLORS, SHAPES, Canvas, Glyph, Thing, remembered
-from vlmbench.embedded.labels import ALPHABET, CLASSES, SHADES, SLOTS, LabelSight
+from vlmbench.embedded.inheritance import numbers
+from vlmbench.embedded.labels import ABSENT, ALPHABET, CLASSES, SHADES, SLOTS, LabelSight
 from vlmbench.embedded.tower import Translator
 
 
@@ -165,3 +166,22 @@ def test_a_tower_begins_where_least_squares_put_it() -> None:
     translator.begin({"pixel_values": x, "image_grid_thw": x, "labels": x} for x in seen)
     torch.testing.assert_close(tower.merger.mlp[-1].weight, wanted.weight)
     torch.testing.assert_close(tower.merger.mlp[-1].bias, wanted.bias)
+
+
+def test_a_slot_without_a_place_for_a_character_is_told_from_a_space() -> None:
+    """Where 28 pixels are four thirds of a token, four tokens hold nine characters."""
+    canvas = Canvas(9 * 28, 28)
+    canvas.text(0, 14, "ab cd efg hi", font="DejaVuSans", size=14)
+    grid = labels.within(canvas, (0.0, 0.0, 252.0, 28.0), 12, 1).long()[:, :SLOTS]
+    places = [index for index in grid.flatten().tolist() if index != ABSENT]
+    assert "".join(ALPHABET[index] for index in places) == "ab cd efg hi".ljust(27)
+    assert (grid == ABSENT).sum(1).tolist() == [1, 1, 0, 1] * 3
+    assert not (labels.of(canvas)[:, :SLOTS] == ABSENT).any()
+
+
+def test_no_place_is_said_otherwise_than_a_space() -> None:
+    shown = torch.zeros(2, len(CLASSES) + SHADES)
+    shown[1, 0] = ABSENT
+    told = numbers(shown)
+    assert told[0].sum() == len(CLASSES) and told[1].sum() == len(CLASSES) - 1
+    assert told[1, : CLASSES[0]].sum() == 0
