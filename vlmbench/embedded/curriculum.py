@@ -116,6 +116,13 @@ REHEARSING = Stage(
     {"scene": 0.14, "strip": 0.02, "page": 0.1, "choice": 0.06, "diagram": 0.28, "clip": 0.4},
     steps=True,
 )
+# What is told at length is learnt last: captions, and what happens in clips.
+TELLING = Stage(
+    "telling",
+    Plan(400, muon_rate=1.6e-3, adamw_rate=8e-4, save_every=50, half=True),
+    {"scene": 0.34, "strip": 0.02, "page": 0.13, "choice": 0.02, "diagram": 0.11, "clip": 0.38},
+    steps=True,
+)
 # BLIP-2 is taught what scenes are asked and no more: its decoder has nothing to take over.
 SPEAKING = Stage(
     "speaking",

@@ -52,7 +52,7 @@ class Heir(School):
 
     def imitate(self) -> None:
         """The whole network on questions, beside Qwen2-VL."""
-        for stage in (curriculum.IMITATING, curriculum.REHEARSING):
+        for stage in (curriculum.IMITATING, curriculum.REHEARSING, curriculum.TELLING):
             self.answer(stage, (_processor(), self.elder))
 
     def name_what_is_seen(self) -> None:
