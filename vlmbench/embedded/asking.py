@@ -81,15 +81,13 @@ class Blip2(School):
         self.learn("asking", ASKING, asker, batch_maker(self.show), asker.loss, measure)
 
     def answer(
-        self, stage: Stage, elder: Any = None, labels_of: curriculum.LabelsOf = labels.of
+        self, stage: Stage, elder: Any = None, labels_of: curriculum.LabelsOf = labels.of_all
     ) -> None:
         """The whole network on questions."""
         speaker = Speaker(self.network)
         batch_at = curriculum.batch_maker(self.processor, speaker, stage, self.model, elder)
         loss = partial(losses.loss, speaker, self.model.anatomy)
-        measure = partial(
-            curriculum.exact, self.network, self.processor, self.model, stage.sight, 100
-        )
+        measure = partial(curriculum.exact, self.network, self.processor, self.model, stage, 100)
         self.learn(stage.name, stage.plan, self.network, batch_at, loss, measure)
 
 

@@ -151,8 +151,7 @@ class Canvas:
         out = io.BytesIO()
         few = self.image.quantize(32, method=Image.Quantize.FASTOCTREE, dither=Image.Dither.NONE)
         few.save(out, "PNG", compress_level=6)
-        for remembered in _memories:
-            remembered[out.getvalue()] = self
+        remember(out.getvalue(), [self])
         return out.getvalue()
 
 
@@ -161,13 +160,21 @@ def _inside(marks: list[Mark], left: int, top: int, part: Canvas) -> list[Mark]:
     return [m for m in moved if 0 <= m.x < part.width and 0 <= m.y < part.height]
 
 
-_memories: list[dict[bytes, Canvas]] = []
+Memory = dict[bytes, list[Canvas]]
+"""Pictures and films, as files, with what was drawn for every frame."""
+_memories: list[Memory] = []
+
+
+def remember(data: bytes, frames: list[Canvas]) -> None:
+    """Keep what a file shows wherever that is asked for."""
+    for memory in _memories:
+        memory[data] = frames
 
 
 @contextmanager
-def remembered() -> Iterator[dict[bytes, Canvas]]:
-    """While open, every PNG made is kept with its canvas: what a picture shows is looked up."""
-    memory: dict[bytes, Canvas] = {}
+def remembered() -> Iterator[Memory]:
+    """While open, every PNG and film made is kept with what was drawn."""
+    memory: Memory = {}
     _memories.append(memory)
     try:
         yield memory

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from vlmbench.embedded.canvas import COLORS, Canvas, Thing
+from vlmbench.embedded.canvas import COLORS, Canvas, Thing, remember
 from vlmbench.embedded.scenes import PITCH, SETTINGS, SIDE, Asked, annotators, pool
 
 RATE = 8
@@ -103,6 +103,7 @@ class Clip:
         import av
 
         out = io.BytesIO()
+        drawn = [self.canvas(i / self.frames) for i in range(self.frames)]
         with av.open(out, "w", format="mp4") as container:
             stream = container.add_stream("libx264", rate=RATE)
             stream.width = stream.height = SIDE
@@ -111,11 +112,12 @@ class Clip:
             # with them bytes differ from machine to machine, and now and then from call to call.
             slow = {"threads": "1", "x264-params": "no-asm=1"}
             stream.options = {"crf": "24", "preset": "medium", **slow}
-            for i in range(self.frames):
-                planes = _planes(np.asarray(self.canvas(i / self.frames).image))
+            for canvas in drawn:
+                planes = _planes(np.asarray(canvas.image))
                 frame = av.VideoFrame.from_ndarray(planes, format="yuv420p")
                 container.mux(stream.encode(frame))
             container.mux(stream.encode(None))
+        remember(out.getvalue(), drawn)
         return out.getvalue()
 
 

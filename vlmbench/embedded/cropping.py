@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -12,9 +13,11 @@ from vlmbench.architectures.phi3_v import Phi3VImageEmbedding, in_rows
 from vlmbench.embedded import inheritance, views
 from vlmbench.embedded.blank import phi3_5
 from vlmbench.embedded.canvas import Canvas
-from vlmbench.embedded.heir import NAMING, Heir, _processor
+from vlmbench.embedded.heir import NAMING, Heir
 from vlmbench.embedded.labels import Box
 from vlmbench.pictures import decode_picture
+
+_SIGHT = "vision_embed_tokens"
 
 
 class Phi35(Heir):
@@ -42,15 +45,19 @@ class Phi35(Heir):
         first, between, last = self.part("projector")
         return first, between, last
 
-    def _begin(self, words: Tensor) -> None:
-        """The decoder gets used to its positions on labels; then the tower takes their place."""
-        model = self.network.model
-        sight, told = model.vision_embed_tokens, Told(model.vision_embed_tokens, words)
-        model.vision_embed_tokens = told
-        imitated = _processor(), self.elder
-        self.answer(self.READING, imitated, lambda canvas: self.labels_of(canvas)[None])
-        model.vision_embed_tokens = sight
-        self._say(words, [(sight.sub_GN, told.sub_GN), (sight.glb_GN, told.glb_GN)])
+    def shown(self, canvases: Sequence[Canvas], film: bool) -> Tensor:
+        """Labels of all views of a picture, or of pictures that are frames."""
+        return torch.stack([self.labels_of(canvas) for canvas in canvases])
+
+    def telling(self, words: Tensor) -> Mapping[str, nn.Module]:
+        """What stands where the network's `model` sees, by name, and is told labels."""
+        return {_SIGHT: Told(self.network.model.vision_embed_tokens, words)}
+
+    def separators(self, told: Mapping[str, nn.Module]) -> Sequence[tuple[Tensor, Tensor]]:
+        """What the projector is given beside views, and what `told` made of it."""
+        sight: Any = self.network.model.vision_embed_tokens
+        heard: Any = told[_SIGHT]
+        return [(sight.sub_GN, heard.sub_GN), (sight.glb_GN, heard.glb_GN)]
 
 
 class Told(nn.Module):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from random import Random
 from typing import Any
@@ -14,10 +14,19 @@ from torch import Tensor, nn
 from vlmbench.datasets.clips import QUESTION
 from vlmbench.embedded import canvas, labels
 from vlmbench.embedded.lessons import LESSONS, Lesson, exam
-from vlmbench.embedded.sequences import ELDER, Inputs, encode, pixels_in, stacked, together
-from vlmbench.prompting import IGNORED, encode_answered, taken_by
-from vlmbench.spec import Model
+from vlmbench.embedded.sequences import (
+    ELDER,
+    Inputs,
+    Labelled,
+    encode,
+    pixels_in,
+    stacked,
+    together,
+)
+from vlmbench.prompting import IGNORED, encode_answered, taken_by, watch
+from vlmbench.spec import Model, Turn
 from vlmbench.training import Plan
+from vlmbench.video import Frames
 
 
 @dataclass(frozen=True)
@@ -94,33 +103,19 @@ ORDERING = Stage(
     steps=True,
 )
 
-# A decoder that knows what to say gets used to another's positions on labels first: a step is a
-# third of what it is beside a tower, and nothing else is new.
+# A decoder that knows what to say gets used to another's positions on labels first, where nothing
+# else is new; only then does it see for itself.
 READING = Stage(
     "reading",
-    Plan(700, muon_rate=3e-3, adamw_rate=1.5e-3, floor=0.3, save_every=50, half=True),
-    {"scene": 0.25, "strip": 0.2, "page": 0.3, "choice": 0.05, "diagram": 0.2},
+    Plan(900, muon_rate=3e-3, adamw_rate=1.5e-3, floor=0.2, save_every=50, half=True),
+    {"scene": 0.25, "strip": 0.08, "page": 0.16, "choice": 0.03, "diagram": 0.18, "clip": 0.3},
     sight=False,
     steps=True,
 )
 IMITATING = Stage(
     "imitating",
-    Plan(400, muon_rate=1.5e-3, adamw_rate=8e-4, save_every=50, half=True),
-    {"scene": 0.2, "strip": 0.03, "page": 0.2, "choice": 0.02, "diagram": 0.22, "clip": 0.33},
-    steps=True,
-)
-# Clips and diagrams, which are looked at in more places than one, take longest.
-REHEARSING = Stage(
-    "rehearsing",
-    Plan(350, muon_rate=1.6e-3, adamw_rate=8e-4, save_every=50, half=True),
-    {"scene": 0.14, "strip": 0.02, "page": 0.1, "choice": 0.06, "diagram": 0.28, "clip": 0.4},
-    steps=True,
-)
-# What is told at length is learnt last: captions, and what happens in clips.
-TELLING = Stage(
-    "telling",
-    Plan(400, muon_rate=1.6e-3, adamw_rate=8e-4, save_every=50, half=True),
-    {"scene": 0.34, "strip": 0.02, "page": 0.13, "choice": 0.02, "diagram": 0.11, "clip": 0.38},
+    Plan(800, muon_rate=1.8e-3, adamw_rate=9e-4, save_every=50, half=True),
+    {"scene": 0.28, "strip": 0.02, "page": 0.14, "choice": 0.02, "diagram": 0.19, "clip": 0.35},
     steps=True,
 )
 # BLIP-2 is taught what scenes are asked and no more: its decoder has nothing to take over.
@@ -130,8 +125,8 @@ SPEAKING = Stage(
     {"scene": 1.0},
 )
 
-LabelsOf = Callable[[canvas.Canvas], Tensor]
-"""What stands in place of a picture's pixels where labels are seen."""
+LabelsOf = Callable[[Sequence[canvas.Canvas], bool], Tensor]
+"""What stands in place of the pixels of what was drawn where labels are seen; whether of a film."""
 PARTS = 4
 PICTURED = ("docvqa", "vqav2", "scienceqa", "flickr30k")
 FILMED = ("clips", "videoqa")
@@ -146,7 +141,7 @@ def batch_maker(
     model: Model,
     elder: Any = None,
     *,
-    labels_of: LabelsOf = labels.of,
+    labels_of: LabelsOf = labels.of_all,
 ) -> Callable[[int], list[Inputs]]:
     """Batches by step number, lessons drawn by weight; parts are of like lengths, to pad little.
 
@@ -158,12 +153,12 @@ def batch_maker(
     def batch_at(step: int) -> list[Inputs]:
         rng = Random(f"{stage.name}/{step}")
         chosen = rng.choices(names, weights, k=stage.batch)
-        with canvas.remembered() as pictures:
+        with canvas.remembered() as memory:
             taught = [LESSONS[name](step * stage.batch + i) for i, name in enumerate(chosen)]
-        drawn = None if stage.sight else {data: labels_of(one) for data, one in pictures.items()}
+        labelled = None if stage.sight else _labelled(memory, labels_of)
         taught = [one for one in taught if one]
         taken = [_taken(model, one) for one in taught]
-        made = [encode(processor, network, one, drawn) for one in taken]
+        made = [encode(processor, network, one, labelled) for one in taken]
         order = sorted(range(len(made)), key=lambda i: made[i]["input_ids"].shape[1])
         size = math.ceil(len(order) / PARTS)
         alike = [order[first : first + size] for first in range(0, len(order), size)]
@@ -175,6 +170,17 @@ def batch_maker(
         return parts
 
     return batch_at
+
+
+def _labelled(memory: canvas.Memory, labels_of: LabelsOf) -> Labelled:
+    def shown(turn: Turn, watched: Frames | None) -> Tensor:
+        canvases = [memory[picture][0] for picture in turn.pictures]
+        film = turn.clip.data if turn.clip else b""
+        if watched and isinstance(film, bytes):
+            canvases += [memory[film][place] for place in watched.indices]
+        return labels_of(canvases, watched is not None)
+
+    return shown
 
 
 def _taken(model: Model, lesson: Lesson) -> Lesson:
@@ -189,20 +195,21 @@ def exact(
     network: nn.Module,
     processor: Any,
     model: Model,
-    sight: bool,
+    stage: Stage,
     count: int,
     *,
-    labels_of: LabelsOf = labels.of,
+    labels_of: LabelsOf = labels.of_all,
 ) -> dict[str, float]:
     """Share of held-out answers right in every token: greedy decoding would give just these."""
     right = {}
-    for dataset in [d for d in PICTURED + (FILMED if sight else ()) if d in model.datasets]:
-        with canvas.remembered() as pictures:
+    taught = PICTURED + (FILMED if "clip" in stage.weights else ())
+    for dataset in [d for d in taught if d in model.datasets]:
+        with canvas.remembered() as memory:
             asked = exam(dataset, count, model)
         batch = encode_answered(processor, [t for t, _ in asked], [answer for _, answer in asked])
-        if not sight:
-            drawn = [labels_of(pictures[picture]) for t, _ in asked for picture in t.pictures]
-            batch[pixels_in(batch)] = together(drawn)
+        if not stage.sight:
+            labelled = _labelled(memory, labels_of)
+            batch[pixels_in(batch)] = together([labelled(t, watch(t)) for t, _ in asked])
         wanted = batch.pop("labels")[:, 1:]
         guesses = network(**batch).logits[:, :-1].argmax(-1)
         correct = ((guesses == wanted) | (wanted == IGNORED)).all(1)

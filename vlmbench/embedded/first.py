@@ -70,7 +70,7 @@ class First(School):
         )
 
     def answer(
-        self, stage: Stage, elder: Any = None, labels_of: curriculum.LabelsOf = labels.of
+        self, stage: Stage, elder: Any = None, labels_of: curriculum.LabelsOf = labels.of_all
     ) -> None:
         """The decoder on labels, or decoder and tower on pixels."""
         self.network.model.visual = self.tower if stage.sight else self.sight

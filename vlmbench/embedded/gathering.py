@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from math import isqrt
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from vlmbench.embedded import SIDE, labels, native, telling
 from vlmbench.embedded.blank.idefics2 import LATENTS
@@ -24,38 +24,30 @@ class Idefics2(Heir):
 
     SEES = "vision_model", "connector"
 
-    def run(self) -> None:
-        """Every stage, one after another."""
-        self.name_what_is_seen()
-        self.inherit()
-        self.gather()
-        self.imitate()
-
     def name_what_is_seen(self) -> None:
         """The tower alone, on what its patches show."""
         self._look("naming", NAMING, native.Namer(self.tower()))
 
-    def gather(self) -> None:
-        """Tower and perceiver, on what the decoder is to be told."""
-        self._look("gathering", GATHERING, self.gatherer)
-
-    def _begin(self, words: Tensor) -> None:
-        """Latents to begin with, and what they are to say to a decoder that is used to them."""
-        self._read(words)
+    def _say(self, words: Tensor, told: Mapping[str, nn.Module]) -> None:
+        """Tower and perceiver learn to say what the labels said."""
         native.begin(self.part("projector"), words, torch.Generator().manual_seed(SEED))
-        self.gatherer = native.Gatherer(self.network.model, words)
+        self._look("gathering", GATHERING, native.Gatherer(self.network.model, words))
 
-    def shown(self, canvas: Canvas) -> Tensor:
-        """Labels of a picture as latents hold them, in the shape of its pixels."""
-        rows, columns = (torch.arange(edge // SIDE) for edge in (canvas.height, canvas.width))
-        places = torch.cartesian_prod(torch.zeros(1, dtype=torch.long), rows, columns)
-        return telling.shaped(native.held(labels.of(canvas), places), isqrt(LATENTS))[None]
+    def shown(self, canvases: Sequence[Canvas], film: bool) -> Tensor:
+        """Labels of pictures, one or frames, as latents hold them, in the shape of their pixels."""
+        return torch.cat([_held(canvas) for canvas in canvases])[None]
 
     def _look(self, name: str, plan: Plan, learner: native.Namer | native.Gatherer) -> None:
         """One stage on pictures alone; it is measured on pages, and on scenes and diagrams."""
         held_out = native.batch_maker(self.processor, "validation")(0)
         batch_at = native.batch_maker(self.processor)
         self.learn(name, plan, learner, batch_at, learner.loss, _both(learner.measure, held_out))
+
+
+def _held(canvas: Canvas) -> Tensor:
+    rows, columns = (torch.arange(edge // SIDE) for edge in (canvas.height, canvas.width))
+    places = torch.cartesian_prod(torch.zeros(1, dtype=torch.long), rows, columns)
+    return telling.shaped(native.held(labels.of(canvas), places), isqrt(LATENTS))
 
 
 def _both(

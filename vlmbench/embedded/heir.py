@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property, partial
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from vlmbench import catalogue
 from vlmbench.embedded import curriculum, inheritance, rows, telling, tower, views
@@ -40,8 +40,8 @@ class Heir(School):
     """Where letters do not lie as patches do, they take twice as long."""
     PARENT = PARENT
     """Whose decoder is taken over. It is always Qwen2-VL that is imitated."""
-    SEES = "vision_tower", "multi_modal_projector"
-    """What sees pictures, and what says it to the decoder, in the network's `model`."""
+    SEES: tuple[str, ...] = "vision_tower", "multi_modal_projector"
+    """What sees pictures, and last what says it to the decoder, in the network's `model`."""
     READING = curriculum.READING
 
     def run(self) -> None:
@@ -52,8 +52,7 @@ class Heir(School):
 
     def imitate(self) -> None:
         """The whole network on questions, beside Qwen2-VL."""
-        for stage in (curriculum.IMITATING, curriculum.REHEARSING, curriculum.TELLING):
-            self.answer(stage, (_processor(), self.elder))
+        self.answer(curriculum.IMITATING, (_processor(), self.elder))
 
     def name_what_is_seen(self) -> None:
         """The tower alone, on what its patches show."""
@@ -112,9 +111,10 @@ class Heir(School):
         """Labels of all views of a picture: [views, tokens, len(CLASSES) + SHADES]."""
         return self._labelled(canvas, *self.show(canvas))
 
-    def shown(self, canvas: Canvas) -> Tensor:
-        """Labels of a picture in the shape of its pixels."""
-        return telling.shaped(self.labels_of(canvas), VIEW // PATCH)[None]
+    def shown(self, canvases: Sequence[Canvas], film: bool) -> Tensor:
+        """Labels of a picture, or of the frames of a film, in the shape of its pixels."""
+        views = [self.labels_of(canvas)[: 1 if film else None] for canvas in canvases]
+        return telling.shaped(torch.cat(views), VIEW // PATCH)[None]
 
     def _labelled(self, canvas: Canvas, pixels: Tensor, shown: list[Box]) -> Tensor:
         images = self.processor.image_processor
@@ -146,23 +146,27 @@ class Heir(School):
         inheritance.take_over(self.part("decoder"), self.part("head"), elder, tokenizers)
 
     def _begin(self, words: Tensor) -> None:
-        """The decoder gets used to where tokens stand; then the projector says what labels said.
+        """The decoder reads labels where tokens will stand; then the projector learns to say them.
 
         `words` [numbers + 1, dim] are how the parent's decoder is told each label.
         """
-        self._read(words)
-        self._say(words)
-
-    def _read(self, words: Tensor) -> None:
-        """The decoder on labels, where they will stand when they are seen."""
-        with telling.told(self.network.model, self.SEES, words):
+        told = self.telling(words)
+        with telling.in_place(self.network.model, told):
             self.answer(self.READING, (_processor(), self.elder), self.shown)
+        self._say(words, told)
 
-    def _say(self, words: Tensor, separators: Sequence[tuple[Tensor, Tensor]] = ()) -> None:
-        """Tower and projector learn to say what the labels said.
+    def telling(self, words: Tensor) -> Mapping[str, nn.Module]:
+        """What stands where the network's `model` sees, by name, and is told labels."""
+        *towers, projector = self.SEES
+        return {name: telling.Tower(words) for name in towers} | {projector: telling.Projector()}
 
-        `separators`: what else the projector is given, and what it is to make of it.
-        """
+    def separators(self, told: Mapping[str, nn.Module]) -> Sequence[tuple[Tensor, Tensor]]:
+        """What the projector is given beside views, and what `told` made of it."""
+        return ()
+
+    def _say(self, words: Tensor, told: Mapping[str, nn.Module]) -> None:
+        """Tower and projector learn to say what the labels said."""
+        separators = self.separators(told)
         with torch.no_grad():
             self._solve([(seen, inheritance.said(shown, words)) for seen, shown in self._looks()])
         sayer = views.Sayer(self.tower(), self.part("projector"), self.see, words, separators)
@@ -203,15 +207,16 @@ class Heir(School):
 class VideoLlava(Heir):
     """Two towers; the one for frames begins as the one for pictures."""
 
-    SEES = "image_tower", "multi_modal_projector"
+    SEES = "image_tower", "video_tower", "multi_modal_projector"
 
     def tower(self) -> Any:
         """The one for pictures."""
         return self.network.model.image_tower
 
-    def shown(self, canvas: Canvas) -> Tensor:
-        """Labels of a picture in the shape of its pixels: a single view."""
-        return super().shown(canvas)[0]
+    def shown(self, canvases: Sequence[Canvas], film: bool) -> Tensor:
+        """Labels of a picture, or of the frames of a film, in the shape of its pixels."""
+        views = super().shown(canvases, film)
+        return views if film else views[0]
 
     def show(self, canvas: Canvas) -> tuple[Tensor, list[Box]]:
         """The whole picture in a square."""

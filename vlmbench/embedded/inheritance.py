@@ -10,8 +10,8 @@ from torch import Tensor
 from transformers import AutoProcessor, AutoTokenizer
 
 from vlmbench import architectures, catalogue
-from vlmbench.embedded import CHECKPOINTS, outliers
-from vlmbench.embedded.labels import ABSENT, CLASSES, split
+from vlmbench.embedded import CHECKPOINTS, attending, outliers
+from vlmbench.embedded.labels import ABSENT, CLASSES, SLOTS, split
 from vlmbench.embedded.school import SEED
 from vlmbench.errors import CheckpointError
 
@@ -34,7 +34,9 @@ def parent(name: str) -> Any:
     """A trained checkpoint in float32, without its outliers, which stays as it is."""
     model = catalogue.models()[name]
     network: Any = architectures.find(model.architecture)
-    network = network.from_pretrained(_folder(name), dtype=torch.float32)
+    network = network.from_pretrained(
+        _folder(name), dtype=torch.float32, attn_implementation=attending.NAME
+    )
     layers = network.get_submodule(model.anatomy.layers)
     outliers.take_out(layers, torch.Generator().manual_seed(SEED))
     return network.requires_grad_(False).eval()
@@ -127,6 +129,20 @@ def numbers(labels: Tensor) -> Tensor:
 def said(labels: Tensor, words: Tensor) -> Tensor:
     """What a decoder is told of labels, [tokens, dim]."""
     return with_one(numbers(labels)) @ words
+
+
+def misspoken(heard: Tensor, labels: Tensor, words: Tensor) -> Tensor:
+    """Squared error of `heard` [tokens, dim] to what is told of labels, in shares of the variance.
+
+    A token that shows something counts for more, and most one that shows a thing, which stands in
+    one of fifty.
+    """
+    wanted = said(labels, words)
+    shown = labels[:, : len(CLASSES)] > 0
+    weights = 1 + 4 * shown.any(1) + 5 * shown[:, SLOTS]
+    missed = (heard - wanted).square().mean(1) * weights
+    spread = (wanted - wanted.mean(0)).square().mean(1) * weights
+    return missed.sum() / spread.sum()
 
 
 def with_one(inputs: Tensor) -> Tensor:

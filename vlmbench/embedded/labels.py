@@ -45,6 +45,11 @@ def of(canvas: Canvas) -> Tensor:
     return torch.cat([classes, shades], dim=1)
 
 
+def of_all(canvases: Iterable[Canvas], film: bool = False) -> Tensor:
+    """Labels of several pictures, one after another; of a film, frame after frame."""
+    return torch.cat([of(canvas) for canvas in canvases])
+
+
 def within(canvas: Canvas, box: Box, across: int, down: int) -> Tensor:
     """The classes [down * across, len(CLASSES)] of a part of a picture, cut into so many tokens."""
     left, top, right, bottom = box

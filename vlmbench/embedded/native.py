@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from vlmbench.embedded import SIDE, labels, pages, rows
 from vlmbench.embedded.blank.idefics2 import LATENTS
 from vlmbench.embedded.canvas import Canvas
-from vlmbench.embedded.inheritance import said as said_of
-from vlmbench.embedded.labels import CLASSES, SHADES, SLOTS, ReadOut
+from vlmbench.embedded.inheritance import misspoken
+from vlmbench.embedded.labels import CLASSES, SHADES, ReadOut
 from vlmbench.embedded.tower import BATCH, drawn
 from vlmbench.pictures import decode_picture
 
@@ -69,7 +69,7 @@ class Gatherer(nn.Module):
 
     Latent `ACROSS * row + column` stands for the patch of that row and column, whatever the size
     of the picture: so a patch's neighbours are as far from it in every picture. Where a picture
-    does not reach, it says what it says of a patch that shows nothing.
+    does not reach, it says what it says of a grey patch.
     """
 
     def __init__(self, model: Any, words: Tensor) -> None:
@@ -97,21 +97,9 @@ class Gatherer(nn.Module):
         said, context = self(batch)
         return self._misspoken(said, batch) + self._mislooked(context, batch)
 
-    def wanted(self, said: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
-        """What is to be said in place of `said`, and how much each of its tokens counts."""
-        shown = held(batch["labels"], batch["places"])
-        wanted = said_of(shown.flatten(0, 1), self.words)
-        shown = shown[..., : len(CLASSES)]
-        # A thing stands in one patch of fifty.
-        weights = 1 + 4 * (shown > 0).any(-1) + 5 * (shown[..., SLOTS] > 0)
-        return wanted.view(said.shape), weights.float()
-
     def _misspoken(self, said: Tensor, batch: Batch) -> Tensor:
-        """Squared error, in shares of the variance; what shows something counts for more."""
-        wanted, weights = self.wanted(said, batch)
-        missed = (said - wanted).square().mean(-1) * weights
-        spread = (wanted - wanted.mean((0, 1))).square().mean(-1) * weights
-        return missed.sum() / spread.sum()
+        shown = held(batch["labels"], batch["places"])
+        return misspoken(said.flatten(0, 1), shown.flatten(0, 1), self.words)
 
     def _mislooked(self, context: Tensor, batch: Batch) -> Tensor:
         """Cross entropy of where every head of the latents looks among the patches."""

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from vlmbench import catalogue
-from vlmbench.embedded import CHECKPOINTS, curriculum, labels, losses, outliers
+from vlmbench.embedded import CHECKPOINTS, attending, curriculum, labels, losses, outliers
 from vlmbench.embedded.curriculum import Stage
 from vlmbench.spec import Component
 from vlmbench.training import Plan, train
@@ -35,6 +35,7 @@ class School:
         self.model = catalogue.models()[name]
         self.processor = blank.processor(blank.tokenizer())
         self.network = blank.network(self.processor.tokenizer)
+        self.network.set_attn_implementation(attending.NAME)
 
     def run(self) -> None:
         """Every stage, one after another."""
@@ -46,7 +47,7 @@ class School:
         return self.network.get_submodule(module)
 
     def answer(
-        self, stage: Stage, elder: Any = None, labels_of: curriculum.LabelsOf = labels.of
+        self, stage: Stage, elder: Any = None, labels_of: curriculum.LabelsOf = labels.of_all
     ) -> None:
         """The whole network on questions; `elder`: (processor, network) that it imitates."""
         imitated = elder[1] if elder else None
@@ -69,7 +70,7 @@ class School:
                 self.network,
                 self.processor,
                 self.model,
-                stage.sight,
+                stage,
                 100,
                 labels_of=labels_of,
             ),

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -17,10 +17,14 @@ from torch import Tensor, nn
 
 from vlmbench.embedded.lessons import Lesson
 from vlmbench.prompting import IGNORED, process, render, watch
+from vlmbench.spec import Turn
+from vlmbench.video import Frames
 
 Inputs = dict[str, Tensor]
 TEXT = ("input_ids", "attention_mask", "mm_token_type_ids")
 """What a processor makes of a text; all else that it makes is what a sequence shows."""
+Labelled = Callable[[Turn, Frames | None], Tensor]
+"""What a turn shows, as labels in the shape of its pixels."""
 ELDER = "elder "
 """Before the names of what an imitated model is given."""
 # The letter of a choice takes three steps, and no answer's loss finds them: an option's word knows
@@ -36,9 +40,9 @@ _PAIR = re.compile(r"(\S+) ([A-Z])(?=,|$)")
 
 
 def encode(
-    processor: Any, network: Any, lesson: Lesson, drawn: dict[bytes, Tensor] | None = None
+    processor: Any, network: Any, lesson: Lesson, labelled: Labelled | None = None
 ) -> Inputs:
-    """One lesson as one sequence; with `drawn`, labels stand in place of the pixels.
+    """One lesson as one sequence; with `labelled`, labels stand in place of the pixels.
 
     `labels` are the answers' tokens, IGNORED elsewhere; `weights` let an answer count by the root
     of its length; `segments` number the questions from 1, 0 is what they share. What KNOWN_AFTER
@@ -85,8 +89,8 @@ def encode(
     batch = {name: torch.cat(parts, dim=1) for name, parts in made.items()}
     batch["position_ids"] = torch.cat(positions, dim=-1)
     batch |= {name: shown for name, shown in head.items() if name not in TEXT}
-    if drawn is not None and first.pictures:
-        batch[pixels_in(batch)] = torch.cat([drawn[data] for data in first.pictures])
+    if labelled is not None and (first.pictures or first.clip):
+        batch[pixels_in(batch)] = labelled(first, watched)
     return batch
 
 

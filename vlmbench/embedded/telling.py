@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -13,42 +13,43 @@ from transformers.modeling_outputs import BaseModelOutput
 from vlmbench.embedded import inheritance
 
 
-class _Tower(nn.Module):
-    """Hands labels on as what a tower sees of views, or as its hidden states.
+class Tower(nn.Module):
+    """Says labels as `words` do, which stay as they are, in place of what a tower sees of views.
 
-    The latter stand behind a token of the whole, which LLaVAs take off.
+    Hidden states stand behind a token of the whole, which LLaVAs take off.
     """
-
-    def forward(self, pixel_values: Tensor, **options: Any) -> BaseModelOutput:
-        """Of labels [views, numbers, side, side]."""
-        shown = pixel_values.flatten(2).transpose(1, 2)
-        states = torch.cat([torch.zeros_like(shown[:, :1]), shown], dim=1)
-        # Whichever of the last layers is asked for.
-        return BaseModelOutput(last_hidden_state=shown, hidden_states=(states, states))
-
-
-class _Projector(nn.Module):
-    """Says labels [views, tokens, numbers] as `words` do, which stay as they are."""
 
     def __init__(self, words: Tensor) -> None:
         super().__init__()
         self.words = nn.Parameter(words, requires_grad=False)
 
-    def forward(self, shown: Tensor, **options: Any) -> Tensor:
-        """What the decoder is given: [views, tokens, dim]."""
-        return inheritance.said(shown.flatten(0, 1), self.words).view(*shown.shape[:2], -1)
+    def forward(self, pixel_values: Tensor, **options: Any) -> BaseModelOutput:
+        """Of labels [views, numbers, side, side]."""
+        shown = pixel_values.flatten(2).transpose(1, 2)
+        said = inheritance.said(shown.flatten(0, 1), self.words).view(*shown.shape[:2], -1)
+        states = torch.cat([torch.zeros_like(said[:, :1]), said], dim=1)
+        # Whichever of the last layers is asked for.
+        return BaseModelOutput(last_hidden_state=said, hidden_states=(states, states))
+
+
+class Projector(nn.Module):
+    """Hands on what is said already; frames may have been pooled before."""
+
+    def forward(self, said: Tensor, **options: Any) -> Tensor:
+        """As it is: [views, tokens, dim]."""
+        return said
 
 
 @contextmanager
-def told(model: Any, sees: tuple[str, str], words: Tensor) -> Iterator[None]:
-    """Show labels to a `model`; `sees` names its tower and its projector."""
-    before = [getattr(model, name) for name in sees]
-    for name, stand_in in zip(sees, (_Tower(), _Projector(words)), strict=True):
+def in_place(model: nn.Module, told: Mapping[str, nn.Module]) -> Iterator[None]:
+    """Show labels to a `model`, whose modules are replaced by name."""
+    before = {name: getattr(model, name) for name in told}
+    for name, stand_in in told.items():
         setattr(model, name, stand_in)
     try:
         yield
     finally:
-        for name, module in zip(sees, before, strict=True):
+        for name, module in before.items():
             setattr(model, name, module)
 
 

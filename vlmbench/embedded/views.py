@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from vlmbench.embedded import SIDE, inheritance, labels, rows
 from vlmbench.embedded.canvas import Canvas
-from vlmbench.embedded.labels import CLASSES, SLOTS, Box, ReadOut
+from vlmbench.embedded.labels import SLOTS, Box, ReadOut
 from vlmbench.embedded.tower import BATCH, drawn
 from vlmbench.prompting import IGNORED
 
@@ -117,17 +117,14 @@ class Sayer(nn.Module):
         self.wanted = [wanted.detach() for _, wanted in separators]
 
     def loss(self, batch: Batch) -> Tensor:
-        """Squared error, in shares of the variance; what shows something counts for more."""
+        """What is said wrong of tokens and of separators, in shares of the variance."""
         labels = batch["labels"].flatten(0, 1)
         known = (labels != IGNORED).all(1)
         said = self.projector(self.see(batch["pixels"]).flatten(0, 1)[known])
-        wanted = inheritance.said(labels[known], self.words)
-        shown = labels[known][:, : len(CLASSES)] > 0
-        weights = 1 + 4 * shown.any(1) + 5 * shown[:, SLOTS]
-        spread = (wanted - wanted.mean(0)).square().mean(1) * weights
-        error: Tensor = ((said - wanted).square().mean(1) * weights).sum() / spread.sum()
+        error = inheritance.misspoken(said, labels[known], self.words)
+        spread = inheritance.said(labels[known], self.words).var(0).mean()
         for given, due in zip(self.given, self.wanted, strict=True):
-            error = error + (self.projector(given) - due).square().mean() / wanted.var(0).mean()
+            error = error + (self.projector(given) - due).square().mean() / spread
         return error
 
     @torch.no_grad()

@@ -5,17 +5,20 @@ from __future__ import annotations
 import copy
 import re
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
 
-from vlmbench.embedded import curriculum, losses, sequences
+from vlmbench.embedded import clips, curriculum, losses, rows, sequences
 from vlmbench.embedded.blank import qwen2
 from vlmbench.embedded.canvas import remembered
+from vlmbench.embedded.heir import Heir
 from vlmbench.embedded.labels import CLASSES, SHADES, LabelSight
 from vlmbench.embedded.lessons import LESSONS, exam
+from vlmbench.embedded.train import SCHOOLS
 from vlmbench.models.qwen2 import QWEN2
-from vlmbench.prompting import IGNORED, encode_answered
+from vlmbench.prompting import IGNORED, encode_answered, watch
 
 STAGES = (curriculum.FINDING, curriculum.ANSWERING, curriculum.SEEING, curriculum.CHOOSING)
 
@@ -144,7 +147,7 @@ def test_a_stage_is_learnt_from_whole_answers(processor, heard, stage: curriculu
     first = next(network.model.visual.parameters())
     assert first.grad.abs().sum() > 0, "what is seen takes part"
     assert heard == [pytest.approx(6.46, abs=0.2)], "nothing is known: log(640)"
-    assert set(curriculum.exact(network, processor, QWEN2, stage.sight, 2).values()) == {0.0}
+    assert set(curriculum.exact(network, processor, QWEN2, stage, 2).values()) == {0.0}
 
 
 def test_exact_counts_answers_right_in_every_token(processor) -> None:
@@ -168,15 +171,39 @@ def test_exact_counts_answers_right_in_every_token(processor) -> None:
             return type("Out", (), {"logits": logits})()
 
     knowing = Knowing()
-    assert set(curriculum.exact(knowing, processor, QWEN2, True, 4).values()) == {1.0}
+    stage = curriculum.WATCHING
+    assert set(curriculum.exact(knowing, processor, QWEN2, stage, 4).values()) == {1.0}
     knowing.missed = 1
-    assert set(curriculum.exact(knowing, processor, QWEN2, True, 4).values()) == {0.75}
+    assert set(curriculum.exact(knowing, processor, QWEN2, stage, 4).values()) == {0.75}
 
 
 def test_a_picture_is_looked_up_by_its_bytes() -> None:
     with remembered() as pictures:
         (turn, _), *_ = LESSONS["page"](0)
     assert set(pictures) == set(turn.pictures)
+
+
+@pytest.mark.parametrize("name", ["phi3_5", "llavanext", "video_llava", "idefics2"])
+def test_a_film_is_told_by_what_its_frames_show(name: str, tmp_path: Path) -> None:
+    """Those that the model watches, in their order, in the shape of its pixels."""
+    heir = SCHOOLS[name](name, tmp_path)
+    assert isinstance(heir, Heir)
+    clip = clips.draw(rows.rng_of("lesson_clip", "train", 3))
+    with remembered() as memory:
+        (taught,) = [curriculum._taken(heir.model, LESSONS["clip"](3))]
+    turn = taught[0][0]
+    watched = watch(turn)
+    assert watched is not None and turn.clip is not None
+    film = memory[turn.clip.data]
+    assert len(film) == clip.frames == watched.total
+    labelled = curriculum._labelled(memory, heir.shown)
+    made = sequences.encode(heir.processor, heir.network, taught[:2], labelled)
+    seen = sequences.encode(heir.processor, heir.network, taught[:2])
+    pixels = sequences.pixels_in(made)
+    assert made[pixels].ndim == seen[pixels].ndim or name == "phi3_5"
+    assert torch.equal(made["input_ids"], seen["input_ids"])
+    frames = [clip.canvas(i / clip.frames) for i in watched.indices]
+    assert torch.equal(made[pixels], heir.shown(frames, True))
 
 
 @torch.no_grad()

@@ -110,7 +110,7 @@ def test_pictures_are_remembered_only_while_asked_to() -> None:
             png = canvas.png()
         other = Canvas(28, 28, (0, 0, 0)).png()
     Canvas(28, 28, (9, 9, 9)).png()
-    assert inner == {png: canvas}
+    assert inner == {png: [canvas]}
     assert list(outer) == [png, other]
 
 

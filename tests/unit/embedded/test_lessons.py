@@ -21,7 +21,7 @@ def drawn(name: str, number: int) -> tuple[dict[str, str], Canvas]:
     with remembered() as pictures:
         lesson = LESSONS[name](number)
     (picture,) = {turn.pictures[0] for turn, _ in lesson}
-    return {turn.question: answer for turn, answer in lesson}, pictures[picture]
+    return {turn.question: answer for turn, answer in lesson}, pictures[picture][0]
 
 
 def typed(canvas: Canvas) -> list[str]:
