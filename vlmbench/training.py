@@ -77,7 +77,7 @@ def train(
 
     A step's batch comes in parts, each weighing the same, whose gradients add up.
     `watch` is called after every step with its number and loss. Raises CheckpointError where the
-    saved state is of another network, ArithmeticError where the loss is no longer finite.
+    saved state is damaged or of another network, ArithmeticError where the loss is not finite.
     """
     optimizers = _optimizers(network, plan)
     first = _resume(network, optimizers, folder)
@@ -149,11 +149,16 @@ def _resume(network: nn.Module, optimizers: Any, folder: Path) -> int:
     path = folder / "state.safetensors"
     if not path.exists():
         return 0
-    from safetensors import safe_open
+    from safetensors import SafetensorError, safe_open
 
-    with safe_open(path, "pt") as opened:
-        done = int(json.loads(opened.metadata()["done"]))
-    tensors = load_file(path)
+    try:
+        with safe_open(path, "pt") as opened:
+            done = int(json.loads(opened.metadata()["done"]))
+        tensors = load_file(path)
+    except (OSError, SafetensorError, TypeError, KeyError, ValueError) as error:
+        raise CheckpointError(
+            f"{path} is no state of a training ({error}); delete the folder to restart"
+        ) from None
     parameters = dict(network.named_parameters())
     saved = {n.removeprefix("network."): t for n, t in tensors.items() if n.startswith("network.")}
     if {n: t.shape for n, t in saved.items()} != {n: p.shape for n, p in parameters.items()}:

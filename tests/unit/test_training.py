@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from vlmbench import training
@@ -129,6 +130,19 @@ def test_the_state_of_another_network_is_refused(other: nn.Module, tmp_path: Pat
     with pytest.raises(CheckpointError, match=r"state\.safetensors was saved by another network"):
         train(other, batch_at, lambda batch: torch.tensor(0.0), PLANS["adamw"], folder=tmp_path)
     assert all(map(torch.equal, before, other.parameters()))
+
+
+@pytest.mark.parametrize("harm", ["cut", "foreign", "unnumbered"])
+def test_a_damaged_state_is_refused(harm: str, tmp_path: Path) -> None:
+    taught(PLANS["adamw"], tmp_path)
+    path = tmp_path / "state.safetensors"
+    whole = path.read_bytes()
+    if harm == "unnumbered":
+        save_file({"network.weight": torch.zeros(1)}, path)
+    else:
+        path.write_bytes(whole[: len(whole) // 2] if harm == "cut" else b"no tensors")
+    with pytest.raises(CheckpointError, match=r"state\.safetensors is no state of a training"):
+        taught(PLANS["adamw"], tmp_path)
 
 
 def test_an_interrupted_save_leaves_the_one_before(

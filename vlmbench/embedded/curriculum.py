@@ -114,8 +114,8 @@ READING = Stage(
 )
 IMITATING = Stage(
     "imitating",
-    Plan(800, muon_rate=1.8e-3, adamw_rate=9e-4, save_every=50, half=True),
-    {"scene": 0.28, "strip": 0.02, "page": 0.14, "choice": 0.02, "diagram": 0.19, "clip": 0.35},
+    Plan(700, muon_rate=1.8e-3, adamw_rate=9e-4, save_every=50, half=True),
+    {"scene": 0.26, "strip": 0.02, "page": 0.1, "choice": 0.02, "diagram": 0.2, "clip": 0.4},
     steps=True,
 )
 # BLIP-2 is taught what scenes are asked and no more: its decoder has nothing to take over.
