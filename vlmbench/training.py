@@ -155,7 +155,7 @@ def _resume(network: nn.Module, optimizers: Any, folder: Path) -> int:
         with safe_open(path, "pt") as opened:
             done = int(json.loads(opened.metadata()["done"]))
         tensors = load_file(path)
-    except (OSError, SafetensorError, TypeError, KeyError, ValueError) as error:
+    except (SafetensorError, TypeError, KeyError, ValueError) as error:
         raise CheckpointError(
             f"{path} is no state of a training ({error}); delete the folder to restart"
         ) from None

@@ -33,7 +33,10 @@ def products(
     """
     batch, heads, length, dim = query.shape
     scale = dim**-0.5 if scaling is None else scaling
-    kind = torch.bfloat16 if torch.is_autocast_enabled("cpu") else query.dtype
+    if options.get("dropout") or options.get("softcap"):
+        raise ValueError(f"attention in products has neither dropout nor softcap, got {options}")
+    half = torch.is_autocast_enabled("cpu")
+    kind = torch.get_autocast_dtype("cpu") if half else query.dtype
     with torch.autocast("cpu", enabled=False):
         keys, values = (part.to(kind).flatten(0, 1) for part in (key, value))
         queries = (query.to(kind) * scale).reshape(len(keys), -1, dim)

@@ -13,7 +13,7 @@ from vlmbench.architectures.phi3_v import Phi3VImageEmbedding, in_rows
 from vlmbench.embedded import inheritance, views
 from vlmbench.embedded.blank import phi3_5
 from vlmbench.embedded.canvas import Canvas
-from vlmbench.embedded.heir import NAMING, Heir
+from vlmbench.embedded.heir import NAMING, Heir, Separators
 from vlmbench.embedded.labels import Box
 from vlmbench.pictures import decode_picture
 
@@ -32,12 +32,12 @@ class Phi35(Heir):
         merged: Tensor = embedding._merged(seen.hidden_states[embedding.feature_layer][:, 1:])
         return merged.flatten(1, 2)
 
-    def show(self, canvas: Canvas) -> tuple[Tensor, list[Box]]:
-        """The whole sheet and its crops."""
+    def show(self, canvas: Canvas, alone: bool = True) -> tuple[Tensor, list[Box]]:
+        """The whole sheet and its crops, of which one of several pictures has fewer."""
         images = self.processor.image_processor
-        picture = decode_picture(canvas.png())
-        made = images([picture])["pixel_values"][0]
-        scaled = partial(images._scaled, crops=images.num_crops)
+        made = images([decode_picture(canvas.png())], alone=[alone])["pixel_values"][0]
+        crops = images.num_crops if alone else images.crops_of_several
+        scaled = partial(images._scaled, crops=crops)
         return made, views.crops(scaled, phi3_5.VIEW, canvas.width, canvas.height)
 
     def maps(self) -> tuple[Any, Any, Any]:
@@ -47,16 +47,24 @@ class Phi35(Heir):
 
     def shown(self, canvases: Sequence[Canvas], film: bool) -> Tensor:
         """Labels of all views of a picture, or of pictures that are frames."""
-        return torch.stack([self.labels_of(canvas) for canvas in canvases])
+        alone = len(canvases) == 1
+        return torch.stack([self._labelled(one, *self.show(one, alone)) for one in canvases])
 
-    def telling(self, words: Tensor) -> Mapping[str, nn.Module]:
+    def _shown(self, canvases: list[Canvas]) -> views.Batch:
+        """A third of the pictures are cut as those that are one of several."""
+        several, alone = canvases[::3], [one for i, one in enumerate(canvases) if i % 3]
+        looks = [(one, *self.show(one)) for one in alone]
+        looks += [(one, *self.show(one, False)) for one in several]
+        return self._batch(looks)
+
+    def stand_ins(self, words: Tensor) -> Mapping[str, nn.Module]:
         """What stands where the network's `model` sees, by name, and is told labels."""
         return {_SIGHT: Told(self.network.model.vision_embed_tokens, words)}
 
-    def separators(self, told: Mapping[str, nn.Module]) -> Sequence[tuple[Tensor, Tensor]]:
-        """What the projector is given beside views, and what `told` made of it."""
+    def separators(self, stand_ins: Mapping[str, nn.Module]) -> Separators:
+        """What the projector is given beside views, and what it is to make of it."""
         sight: Any = self.network.model.vision_embed_tokens
-        heard: Any = told[_SIGHT]
+        heard: Any = stand_ins[_SIGHT]
         return [(sight.sub_GN, heard.sub_GN), (sight.glb_GN, heard.glb_GN)]
 
 

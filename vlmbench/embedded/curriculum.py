@@ -107,14 +107,14 @@ ORDERING = Stage(
 # else is new; only then does it see for itself.
 READING = Stage(
     "reading",
-    Plan(900, muon_rate=3e-3, adamw_rate=1.5e-3, floor=0.2, save_every=50, half=True),
+    Plan(1200, muon_rate=3e-3, adamw_rate=1.5e-3, floor=0.2, save_every=50, half=True),
     {"scene": 0.25, "strip": 0.08, "page": 0.16, "choice": 0.03, "diagram": 0.18, "clip": 0.3},
     sight=False,
     steps=True,
 )
 IMITATING = Stage(
     "imitating",
-    Plan(700, muon_rate=1.8e-3, adamw_rate=9e-4, save_every=50, half=True),
+    Plan(600, muon_rate=6e-4, adamw_rate=4e-4, save_every=50, half=True),
     {"scene": 0.26, "strip": 0.02, "page": 0.1, "choice": 0.02, "diagram": 0.2, "clip": 0.4},
     steps=True,
 )
@@ -175,8 +175,9 @@ def batch_maker(
 def _labelled(memory: canvas.Memory, labels_of: LabelsOf) -> Labelled:
     def shown(turn: Turn, watched: Frames | None) -> Tensor:
         canvases = [memory[picture][0] for picture in turn.pictures]
-        film = turn.clip.data if turn.clip else b""
-        if watched and isinstance(film, bytes):
+        if turn.clip and watched:
+            film = turn.clip.data
+            assert isinstance(film, bytes), "lessons draw their films"
             canvases += [memory[film][place] for place in watched.indices]
         return labels_of(canvases, watched is not None)
 

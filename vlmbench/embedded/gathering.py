@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from math import isqrt
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from vlmbench.embedded import SIDE, labels, native, telling
 from vlmbench.embedded.blank.idefics2 import LATENTS
 from vlmbench.embedded.canvas import Canvas
-from vlmbench.embedded.heir import NAMING, Heir
+from vlmbench.embedded.heir import NAMING, Heir, Separators
 from vlmbench.embedded.school import SEED
 from vlmbench.training import Plan
 
@@ -28,7 +28,7 @@ class Idefics2(Heir):
         """The tower alone, on what its patches show."""
         self._look("naming", NAMING, native.Namer(self.tower()))
 
-    def _say(self, words: Tensor, told: Mapping[str, nn.Module]) -> None:
+    def _say(self, words: Tensor, separators: Separators) -> None:
         """Tower and perceiver learn to say what the labels said."""
         native.begin(self.part("projector"), words, torch.Generator().manual_seed(SEED))
         self._look("gathering", GATHERING, native.Gatherer(self.network.model, words))

@@ -22,12 +22,14 @@ from vlmbench.prompting import IGNORED
 from vlmbench.training import Plan
 
 NAMING = Plan(steps=1500, muon_rate=6e-3, adamw_rate=2e-3, save_every=100)
-SAYING = Plan(steps=500, muon_rate=4e-3, adamw_rate=1e-3, save_every=100)
+SAYING = Plan(steps=600, muon_rate=4e-3, adamw_rate=1e-3, save_every=100)
 PARENT = "qwen2"
 LOOKS = 10
 """Batches from which it is found out how the parent says what it sees."""
 Told = Iterator[tuple[Tensor, Tensor]]
 """What is given of tokens, [tokens, dim], and their labels."""
+Separators = Sequence[tuple[Tensor, Tensor]]
+"""What a projector is given beside views, and what it is to make of it."""
 
 
 class Heir(School):
@@ -42,7 +44,6 @@ class Heir(School):
     """Whose decoder is taken over. It is always Qwen2-VL that is imitated."""
     SEES: tuple[str, ...] = "vision_tower", "multi_modal_projector"
     """What sees pictures, and last what says it to the decoder, in the network's `model`."""
-    READING = curriculum.READING
 
     def run(self) -> None:
         """Every stage, one after another."""
@@ -94,11 +95,18 @@ class Heir(School):
         return inheritance.parent(PARENT)
 
     def inherit(self) -> None:
-        """The parent's decoder, and a projector that says what the parent's tower says."""
+        """The parent's decoder learns to read labels where tokens will stand.
+
+        Then tower and projector learn to say what the labels said.
+        """
         anatomy = catalogue.models()[self.PARENT].anatomy
         network, told = self._parent()
         self._take_over(network.get_submodule(anatomy.decoder))
-        self._begin(inheritance.words(told))
+        words = inheritance.words(told)
+        stand_ins = self.stand_ins(words)
+        with telling.in_place(self.network.model, stand_ins):
+            self.answer(curriculum.READING, (_processor(), self.elder), self.shown)
+        self._say(words, self.separators(stand_ins))
 
     def told(self) -> Told:
         """What the decoder is given of the tokens of views that are known, and their labels."""
@@ -113,8 +121,13 @@ class Heir(School):
 
     def shown(self, canvases: Sequence[Canvas], film: bool) -> Tensor:
         """Labels of a picture, or of the frames of a film, in the shape of its pixels."""
-        views = [self.labels_of(canvas)[: 1 if film else None] for canvas in canvases]
-        return telling.shaped(torch.cat(views), VIEW // PATCH)[None]
+        if film:
+            seen = [(canvas, *self.show(canvas)) for canvas in canvases]
+            labels = torch.cat([self._labelled(one, look[:1], box[:1]) for one, look, box in seen])
+        else:
+            (canvas,) = canvases
+            labels = self.labels_of(canvas)
+        return telling.shaped(labels, VIEW // PATCH)[None]
 
     def _labelled(self, canvas: Canvas, pixels: Tensor, shown: list[Box]) -> Tensor:
         images = self.processor.image_processor
@@ -145,28 +158,17 @@ class Heir(School):
         tokenizers = inheritance.tokenizer_of(self.PARENT), self.processor.tokenizer
         inheritance.take_over(self.part("decoder"), self.part("head"), elder, tokenizers)
 
-    def _begin(self, words: Tensor) -> None:
-        """The decoder reads labels where tokens will stand; then the projector learns to say them.
-
-        `words` [numbers + 1, dim] are how the parent's decoder is told each label.
-        """
-        told = self.telling(words)
-        with telling.in_place(self.network.model, told):
-            self.answer(self.READING, (_processor(), self.elder), self.shown)
-        self._say(words, told)
-
-    def telling(self, words: Tensor) -> Mapping[str, nn.Module]:
+    def stand_ins(self, words: Tensor) -> Mapping[str, nn.Module]:
         """What stands where the network's `model` sees, by name, and is told labels."""
         *towers, projector = self.SEES
         return {name: telling.Tower(words) for name in towers} | {projector: telling.Projector()}
 
-    def separators(self, told: Mapping[str, nn.Module]) -> Sequence[tuple[Tensor, Tensor]]:
-        """What the projector is given beside views, and what `told` made of it."""
+    def separators(self, stand_ins: Mapping[str, nn.Module]) -> Separators:
+        """What the projector is given beside views, and what it is to make of it."""
         return ()
 
-    def _say(self, words: Tensor, told: Mapping[str, nn.Module]) -> None:
+    def _say(self, words: Tensor, separators: Separators) -> None:
         """Tower and projector learn to say what the labels said."""
-        separators = self.separators(told)
         with torch.no_grad():
             self._solve([(seen, inheritance.said(shown, words)) for seen, shown in self._looks()])
         sayer = views.Sayer(self.tower(), self.part("projector"), self.see, words, separators)
@@ -184,9 +186,12 @@ class Heir(School):
         return batch_at
 
     def _shown(self, canvases: list[Canvas]) -> views.Batch:
-        seen = [self.show(canvas) for canvas in canvases]
-        told = [self._labelled(one, *looks) for one, looks in zip(canvases, seen, strict=True)]
-        return {"pixels": torch.cat([pixels for pixels, _ in seen]), "labels": torch.cat(told)}
+        return self._batch([(canvas, *self.show(canvas)) for canvas in canvases])
+
+    def _batch(self, looks: Sequence[tuple[Canvas, Tensor, list[Box]]]) -> views.Batch:
+        """Pixels and labels of pictures, the views that they are shown in, and what each shows."""
+        told = torch.cat([self._labelled(*look) for look in looks])
+        return {"pixels": torch.cat([pixels for _, pixels, _ in looks]), "labels": told}
 
     def _solve(self, pairs: list[tuple[Tensor, Tensor]]) -> None:
         """The projector that makes of what it is given, [tokens, width], what is wanted of it."""

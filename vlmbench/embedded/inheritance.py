@@ -131,13 +131,12 @@ def said(labels: Tensor, words: Tensor) -> Tensor:
     return with_one(numbers(labels)) @ words
 
 
-def misspoken(heard: Tensor, labels: Tensor, words: Tensor) -> Tensor:
-    """Squared error of `heard` [tokens, dim] to what is told of labels, in shares of the variance.
+def misspoken(heard: Tensor, wanted: Tensor, labels: Tensor) -> Tensor:
+    """Squared error of what is said of labels, both [tokens, dim], in shares of the variance.
 
     A token that shows something counts for more, and most one that shows a thing, which stands in
     one of fifty.
     """
-    wanted = said(labels, words)
     shown = labels[:, : len(CLASSES)] > 0
     weights = 1 + 4 * shown.any(1) + 5 * shown[:, SLOTS]
     missed = (heard - wanted).square().mean(1) * weights

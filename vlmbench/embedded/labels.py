@@ -46,7 +46,9 @@ def of(canvas: Canvas) -> Tensor:
 
 
 def of_all(canvases: Iterable[Canvas], film: bool = False) -> Tensor:
-    """Labels of several pictures, one after another; of a film, frame after frame."""
+    """Labels of several pictures, one after another."""
+    if film:
+        raise ValueError("Qwen2-VL's tokens show two frames each: a film has no labels of them")
     return torch.cat([of(canvas) for canvas in canvases])
 
 

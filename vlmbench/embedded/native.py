@@ -9,10 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from vlmbench.embedded import SIDE, labels, pages, rows
+from vlmbench.embedded import SIDE, inheritance, labels, pages, rows
 from vlmbench.embedded.blank.idefics2 import LATENTS
 from vlmbench.embedded.canvas import Canvas
-from vlmbench.embedded.inheritance import misspoken
 from vlmbench.embedded.labels import CLASSES, SHADES, ReadOut
 from vlmbench.embedded.tower import BATCH, drawn
 from vlmbench.pictures import decode_picture
@@ -98,8 +97,9 @@ class Gatherer(nn.Module):
         return self._misspoken(said, batch) + self._mislooked(context, batch)
 
     def _misspoken(self, said: Tensor, batch: Batch) -> Tensor:
-        shown = held(batch["labels"], batch["places"])
-        return misspoken(said.flatten(0, 1), shown.flatten(0, 1), self.words)
+        shown = held(batch["labels"], batch["places"]).flatten(0, 1)
+        wanted = inheritance.said(shown, self.words)
+        return inheritance.misspoken(said.flatten(0, 1), wanted, shown)
 
     def _mislooked(self, context: Tensor, batch: Batch) -> Tensor:
         """Cross entropy of where every head of the latents looks among the patches."""

@@ -16,7 +16,8 @@ from vlmbench.embedded import inheritance
 class Tower(nn.Module):
     """Says labels as `words` do, which stay as they are, in place of what a tower sees of views.
 
-    Hidden states stand behind a token of the whole, which LLaVAs take off.
+    Hidden states stand behind a token of the whole, which says what an empty label does; LLaVAs
+    take it off, but for Video-LLaVA's films.
     """
 
     def __init__(self, words: Tensor) -> None:
@@ -26,10 +27,10 @@ class Tower(nn.Module):
     def forward(self, pixel_values: Tensor, **options: Any) -> BaseModelOutput:
         """Of labels [views, numbers, side, side]."""
         shown = pixel_values.flatten(2).transpose(1, 2)
-        said = inheritance.said(shown.flatten(0, 1), self.words).view(*shown.shape[:2], -1)
-        states = torch.cat([torch.zeros_like(said[:, :1]), said], dim=1)
+        shown = torch.nn.functional.pad(shown, (0, 0, 1, 0))
+        states = inheritance.said(shown.flatten(0, 1), self.words).view(*shown.shape[:2], -1)
         # Whichever of the last layers is asked for.
-        return BaseModelOutput(last_hidden_state=said, hidden_states=(states, states))
+        return BaseModelOutput(last_hidden_state=states[:, 1:], hidden_states=(states, states))
 
 
 class Projector(nn.Module):

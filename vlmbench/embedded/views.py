@@ -117,14 +117,16 @@ class Sayer(nn.Module):
         self.wanted = [wanted.detach() for _, wanted in separators]
 
     def loss(self, batch: Batch) -> Tensor:
-        """What is said wrong of tokens and of separators, in shares of the variance."""
+        """What is said wrong of tokens and of separators, in shares of the variance.
+
+        Of characters too small to be read nothing is said, as where labels stood for pixels.
+        """
         labels = batch["labels"].flatten(0, 1)
-        known = (labels != IGNORED).all(1)
-        said = self.projector(self.see(batch["pixels"]).flatten(0, 1)[known])
-        error = inheritance.misspoken(said, labels[known], self.words)
-        spread = inheritance.said(labels[known], self.words).var(0).mean()
+        said = self.projector(self.see(batch["pixels"]).flatten(0, 1))
+        wanted = inheritance.said(labels, self.words)
+        error = inheritance.misspoken(said, wanted, labels)
         for given, due in zip(self.given, self.wanted, strict=True):
-            error = error + (self.projector(given) - due).square().mean() / spread
+            error = error + (self.projector(given) - due).square().mean() / wanted.var(0).mean()
         return error
 
     @torch.no_grad()

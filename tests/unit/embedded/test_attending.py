@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 
-from vlmbench.embedded import attending, curriculum, losses
+from vlmbench.embedded import attending
 from vlmbench.embedded.train import SCHOOLS
+from vlmbench.prompting import encode
+from vlmbench.spec import Turn
 
-MASKS = {
-    "none": None,
-    "causal": torch.ones(2, 1, 7, 7, dtype=torch.bool).tril(),
-    "padded": torch.ones(2, 1, 7, 7, dtype=torch.bool).tril().triu(-2),
-}
+ASKED = ["Which?", "What is left of the star?"]
+
+CAUSAL = torch.ones(2, 1, 7, 7, dtype=torch.bool).tril()
+PADDED = torch.arange(7) >= torch.tensor([3, 0])[:, None, None, None]
+MASKS = {"none": None, "causal": CAUSAL, "padded": PADDED.expand(2, 1, 7, 7)}
 
 
 @pytest.mark.parametrize("kept", [1, 2, 4])
@@ -28,10 +32,20 @@ def test_products_are_those_of_torch(name: str, kept: int) -> None:
     wanted = reference(*spread, attn_mask=MASKS[name], scale=0.3).transpose(1, 2)
     made, _ = attending.products(None, *parts, MASKS[name], scaling=0.3)
     assert torch.allclose(made, wanted, atol=1e-6)
+    with torch.autocast("cpu", torch.bfloat16):
+        half, _ = attending.products(None, *parts, MASKS[name], scaling=0.3)
+    assert half.dtype == torch.bfloat16
+    assert torch.allclose(half.float(), wanted, atol=0.03)
     weights = torch.randn_like(made)
     expected = torch.autograd.grad((wanted * weights).sum(), parts)
     found = torch.autograd.grad((made * weights).sum(), parts)
     assert all(torch.allclose(a, b, atol=1e-5) for a, b in zip(expected, found, strict=True))
+
+
+def png(picture: Image.Image) -> bytes:
+    out = io.BytesIO()
+    picture.save(out, "PNG")
+    return out.getvalue()
 
 
 def test_what_sees_nothing_is_a_number() -> None:
@@ -40,30 +54,29 @@ def test_what_sees_nothing_is_a_number() -> None:
     assert attending.products(None, query, query, query, blind)[0].isfinite().all()
 
 
-@pytest.mark.parametrize("name", ["qwen2", "llavanext", "phi3_5", "idefics2", "blip2", "clip"])
+def test_what_it_does_not_do_it_refuses() -> None:
+    query = torch.randn(1, 2, 3, 4)
+    with pytest.raises(ValueError, match="neither dropout nor softcap"):
+        attending.products(None, query, query, query, None, dropout=0.1)
+
+
+@pytest.mark.parametrize("name", SCHOOLS)
 @torch.no_grad()
 def test_networks_think_alike_in_products(name: str, tmp_path: Path) -> None:
-    """With the mask that each makes for itself, padding on the left included."""
+    """Tower and decoder, with the masks that they make for themselves, padding included."""
     school = SCHOOLS[name](name, tmp_path)
-    text = getattr(school.network, "text_model", None) or school.part("decoder")
-    ids = torch.randint(10, 100, (2, 9))
-    mask = torch.ones(2, 9, dtype=torch.long)
-    mask[0, :3] = 0
+    pictures = [Image.effect_noise((140, 140), 60).convert("RGB")] * 2
+    turns = [Turn((png(picture),), asked) for picture, asked in zip(pictures, ASKED, strict=True)]
+    if school.model.writes:
+        inputs = encode(school.processor, turns)
+    else:
+        inputs = school.processor(images=pictures, text=ASKED, padding=True, return_tensors="pt")
+    real = inputs["attention_mask"].bool()
+    assert not real.all()
     seen = []
     for kind in (attending.NAME, "sdpa"):
         school.network.set_attn_implementation(kind)
-        text.eval()
-        seen.append(text(input_ids=ids, attention_mask=mask).last_hidden_state[mask.bool()])
-    assert torch.allclose(*seen, atol=1e-5)
+        out = school.network.eval()(**inputs)
+        seen.append(out.logits[real] if school.model.writes else out.logits_per_image)
+    assert torch.allclose(*seen, atol=1e-4)
     assert not torch.equal(*seen), "each went its own way"
-
-
-@torch.no_grad()
-def test_half_of_the_precision_is_enough_for_a_lesson(tmp_path: Path) -> None:
-    school = SCHOOLS["phi3_5"]("phi3_5", tmp_path)
-    stage = curriculum.IMITATING
-    (part, *_) = curriculum.batch_maker(school.processor, school.network, stage, school.model)(0)
-    whole = float(losses.loss(school.network, school.model.anatomy, part))
-    with torch.autocast("cpu", torch.bfloat16):
-        half = float(losses.loss(school.network, school.model.anatomy, part))
-    assert half == pytest.approx(whole, rel=0.01)

@@ -111,7 +111,7 @@ def test_labels_are_told_where_pictures_are_seen(name: str, tmp_path: Path) -> N
     words = torch.randn(sum(CLASSES) + SHADES + 1, 128)
     model = heir.network.model
     before = list(model.children())
-    with telling.in_place(model, heir.telling(words)):
+    with telling.in_place(model, heir.stand_ins(words)):
         shown = heir.shown([page], False)
         assert shown.ndim == asked[sequences.pixels_in(asked)].ndim
         said = model.get_image_features(shown, *list(asked.values())[1:]).pooler_output

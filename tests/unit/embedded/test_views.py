@@ -11,11 +11,11 @@ import pytest
 import torch
 from PIL import Image
 
-from vlmbench.embedded import pages, rows, views
+from vlmbench.embedded import inheritance, pages, rows, views
 from vlmbench.embedded.blank import llavanext, phi3_5
 from vlmbench.embedded.canvas import Canvas, Thing
 from vlmbench.embedded.heir import Heir
-from vlmbench.embedded.labels import CLASSES, SLOTS, Box
+from vlmbench.embedded.labels import CLASSES, SHADES, SLOTS, Box
 from vlmbench.embedded.parts import PATCH, VIEW
 from vlmbench.pictures import decode_picture
 from vlmbench.prompting import IGNORED
@@ -114,3 +114,18 @@ def test_crops_show_what_their_boxes_say(size: tuple[int, int]) -> None:
     scaled = partial(images._scaled, crops=images.num_crops)
     boxes = views.crops(scaled, phi3_5.VIEW, *size)
     check(images, made, boxes, *size)
+
+
+def test_what_shows_a_thing_counts_ten_times() -> None:
+    """And what shows a character five times as much as what shows nothing."""
+    labels = torch.zeros(4, len(CLASSES) + SHADES)
+    labels[1, 0] = 3
+    labels[2, SLOTS] = 2
+    wanted = torch.randn(4, 8)
+    lost = []
+    for place in range(3):
+        heard = wanted.clone()
+        heard[place] += 1
+        lost.append(float(inheritance.misspoken(heard, wanted, labels)))
+    assert [round(each / lost[0], 3) for each in lost] == [1.0, 5.0, 10.0]
+    assert float(inheritance.misspoken(wanted, wanted, labels)) == 0.0
