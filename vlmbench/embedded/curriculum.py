@@ -114,8 +114,8 @@ READING = Stage(
 )
 IMITATING = Stage(
     "imitating",
-    Plan(600, muon_rate=6e-4, adamw_rate=4e-4, save_every=50, half=True),
-    {"scene": 0.26, "strip": 0.02, "page": 0.1, "choice": 0.02, "diagram": 0.2, "clip": 0.4},
+    Plan(700, muon_rate=1e-3, adamw_rate=5e-4, save_every=50, half=True),
+    {"scene": 0.24, "strip": 0.02, "page": 0.08, "choice": 0.02, "diagram": 0.19, "clip": 0.45},
     steps=True,
 )
 # BLIP-2 is taught what scenes are asked and no more: its decoder has nothing to take over.
