@@ -1,6 +1,7 @@
 """Phi-3.5-vision (arXiv 2404.14219): a CLIP tower on crops of a picture, the Phi-3 decoder."""
 
 from vlmbench.anatomy import Anatomy, Feed
+from vlmbench.models import shipped
 from vlmbench.spec import Model, Source, Watching
 
 PHI3 = (
@@ -12,7 +13,10 @@ PHI3 = (
 
 PHI3_5 = Model(
     name="phi3_5",
-    sources={"hub": Source("microsoft/Phi-3.5-vision-instruct")},
+    sources={
+        "embedded": shipped("phi3_5"),
+        "hub": Source("microsoft/Phi-3.5-vision-instruct"),
+    },
     architecture="Phi3VForCausalLM",
     anatomy=Anatomy(
         vision="model.vision_embed_tokens.img_processor",
