@@ -6,6 +6,8 @@ import pytest
 
 from vlmbench.catalogue import models
 
+SHIPPED = {name: model for name, model in models().items() if "embedded" in model.sources}
+
 
 @pytest.fixture
 def collected(pytester: pytest.Pytester):
@@ -29,7 +31,9 @@ def test_what_is_collected(collected, pytester: pytest.Pytester) -> None:
     usual, _ = collected()
     assert "qwen2_4bit" in usual and "qwen2_awq_w4a16" not in usual
     asked, _ = collected("--compression", "awq_w4a16", "--compression", "depth50_ft+lm4bit")
-    assert asked == {"qwen2_awq_w4a16", "qwen2_depth50_ft+lm4bit"}
+    assert asked == {
+        f"{name}_{recipe}" for name in SHIPPED for recipe in ("awq_w4a16", "depth50_ft+lm4bit")
+    }
     full, _ = collected("--matrix", "full")
     assert {"qwen2_awq_w4a16", "qwen2_depth50_ft"} < full and usual < full
     new, _ = collected("--baseline-new")
@@ -45,8 +49,7 @@ def test_what_is_collected(collected, pytester: pytest.Pytester) -> None:
 def test_what_is_left_out_is_told(pytester: pytest.Pytester) -> None:
     pytester.makepyfile("def test_no_worse(run, baseline): assert run >= baseline")
     result = pytester.runpytest_subprocess("--collect-only", "-p", "vlmbench.plugin")
-    shipped = [model for model in models().values() if "embedded" in model.sources]
-    cells = 6 * sum(len(model.datasets) for model in shipped)
+    cells = 6 * sum(len(model.datasets) for model in SHIPPED.values())
     result.stdout.fnmatch_lines(
         [f"vlmbench: tier embedded, {cells} cells*without a baseline (--matrix full)"]
     )

@@ -44,8 +44,9 @@ def test_the_whole_matrix_is_a_regression_test_and_ten_demos_a_cell(collect, cel
         for cell in cells
         for demo in demo_names(cell.dataset)
     }
-    recipes = {cell.compression.name for cell in cells}
-    assert len(found) == len(expected) == len(recipes) * (4 * 11 + 4 + 7)
+    # Every model that ships answers all six data sets; clips and videoqa have fewer demos.
+    variants = {cell.variant for cell in cells}
+    assert len(found) == len(expected) == len(variants) * (4 * 11 + 4 + 7)
     assert set(found) == expected
     assert [name for name in found if "qwen2_4bit" in name] == collect("-k", "qwen2_4bit")
 
