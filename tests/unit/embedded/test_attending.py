@@ -60,19 +60,20 @@ def test_what_it_does_not_do_it_refuses() -> None:
         attending.products(None, query, query, query, None, dropout=0.1)
 
 
+@pytest.mark.parametrize("asked", [ASKED, ASKED[1:]], ids=["padded", "alone"])
 @pytest.mark.parametrize("name", SCHOOLS)
 @torch.no_grad()
-def test_networks_think_alike_in_products(name: str, tmp_path: Path) -> None:
-    """Tower and decoder, with the masks that they make for themselves, padding included."""
+def test_networks_think_alike_in_products(name: str, asked: list[str], tmp_path: Path) -> None:
+    """Tower and decoder, with the masks that they make; alone, sdpa has none and is causal."""
     school = SCHOOLS[name](name, tmp_path)
-    pictures = [Image.effect_noise((140, 140), 60).convert("RGB")] * 2
-    turns = [Turn((png(picture),), asked) for picture, asked in zip(pictures, ASKED, strict=True)]
+    pictures = [Image.effect_noise((140, 140), 60).convert("RGB")] * len(asked)
+    turns = [Turn((png(picture),), one) for picture, one in zip(pictures, asked, strict=True)]
     if school.model.writes:
         inputs = encode(school.processor, turns)
     else:
-        inputs = school.processor(images=pictures, text=ASKED, padding=True, return_tensors="pt")
+        inputs = school.processor(images=pictures, text=asked, padding=True, return_tensors="pt")
     real = inputs["attention_mask"].bool()
-    assert not real.all()
+    assert bool(real.all()) == (len(asked) == 1)
     seen = []
     for kind in (attending.NAME, "sdpa"):
         school.network.set_attn_implementation(kind)
