@@ -52,9 +52,7 @@ class Phi35(Heir):
 
     def _shown(self, canvases: list[Canvas]) -> views.Batch:
         """A third of the pictures are cut as those that are one of several."""
-        several, alone = canvases[::3], [one for i, one in enumerate(canvases) if i % 3]
-        looks = [(one, *self.show(one)) for one in alone]
-        looks += [(one, *self.show(one, False)) for one in several]
+        looks = [(one, *self.show(one, i % 3 > 0)) for i, one in enumerate(canvases)]
         return self._batch(looks)
 
     def stand_ins(self, words: Tensor) -> Mapping[str, nn.Module]:

@@ -42,10 +42,10 @@ class Projector(nn.Module):
 
 
 @contextmanager
-def in_place(model: nn.Module, told: Mapping[str, nn.Module]) -> Iterator[None]:
+def in_place(model: nn.Module, stand_ins: Mapping[str, nn.Module]) -> Iterator[None]:
     """Show labels to a `model`, whose modules are replaced by name."""
-    before = {name: getattr(model, name) for name in told}
-    for name, stand_in in told.items():
+    before = {name: getattr(model, name) for name in stand_ins}
+    for name, stand_in in stand_ins.items():
         setattr(model, name, stand_in)
     try:
         yield
