@@ -13,7 +13,7 @@ from vlmbench.architectures.phi3_v import Phi3VImageEmbedding, in_rows
 from vlmbench.embedded import inheritance, views
 from vlmbench.embedded.blank import phi3_5
 from vlmbench.embedded.canvas import Canvas
-from vlmbench.embedded.heir import NAMING, Heir, Separators
+from vlmbench.embedded.heir import NAMING, PARENT, Heir, Separators
 from vlmbench.embedded.labels import Box
 from vlmbench.pictures import decode_picture
 
@@ -24,6 +24,7 @@ class Phi35(Heir):
     """Crops of a picture, whose patches are merged two by two, in rows that a separator ends."""
 
     NAMING = NAMING
+    PARENT = PARENT
 
     def see(self, pixels: Tensor) -> Tensor:
         """What the projector is given of views: [views, tokens, width]."""

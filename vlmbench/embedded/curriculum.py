@@ -112,6 +112,8 @@ READING = Stage(
     sight=False,
     steps=True,
 )
+# A parent with one-dimensional positions leaves only the other tokens to get used to.
+REREADING = replace(READING, plan=replace(READING.plan, steps=500))
 IMITATING = Stage(
     "imitating",
     Plan(700, muon_rate=1e-3, adamw_rate=5e-4, save_every=50, half=True),

@@ -38,9 +38,9 @@ class Heir(School):
     As it stands, LLaVA-NeXT-Video; the others say what differs.
     """
 
-    NAMING = replace(NAMING, steps=3000)
-    """Where letters do not lie as patches do, they take twice as long."""
-    PARENT = PARENT
+    NAMING = replace(NAMING, steps=2000)
+    """Where letters do not lie as patches do, they take longer."""
+    PARENT = "phi3_5"
     """Whose decoder is taken over. It is always Qwen2-VL that is imitated."""
     SEES: tuple[str, ...] = "vision_tower", "multi_modal_projector"
     """What sees pictures, and last what says it to the decoder, in the network's `model`."""
@@ -104,8 +104,9 @@ class Heir(School):
         self._take_over(network.get_submodule(anatomy.decoder))
         words = inheritance.words(told)
         stand_ins = self.stand_ins(words)
+        reading = curriculum.READING if self.PARENT == PARENT else curriculum.REREADING
         with telling.in_place(self.network.model, stand_ins):
-            self.answer(curriculum.READING, (_processor(), self.elder), self.shown)
+            self.answer(reading, (_processor(), self.elder), self.shown)
         self._say(words, self.separators(stand_ins))
 
     def told(self) -> Told:
