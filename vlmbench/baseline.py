@@ -19,7 +19,9 @@ from vlmbench.files import write_whole
 from vlmbench.run import Run, Scores, as_lines, one_line
 from vlmbench.spec import Cell, Gate, Metric
 
-VERSION = 2
+VERSION = 3
+_TOLD = ("content", "cluster", "answer")
+"""What a sample's line begins with; its scores follow."""
 _LOOSENED = 2
 """Margins that updates may lose, all together, before the anchor must be moved on purpose."""
 
@@ -67,8 +69,12 @@ class Baseline:
     def to_json(self) -> str:
         """JSON with a line a sample and sorted keys; equal baselines give equal text."""
         head = {name: value for name, value in asdict(self).items() if name != "samples"}
-        head |= {"version": VERSION, "scores": self.scores}
-        samples = {name: asdict(kept) for name, kept in self.samples.items()}
+        metrics = sorted(self.scores)
+        head |= {"version": VERSION, "scores": self.scores, "columns": [*_TOLD, *metrics]}
+        samples = {
+            name: [kept.content, kept.cluster, kept.answer, *(kept.scores[m] for m in metrics)]
+            for name, kept in self.samples.items()
+        }
         return as_lines({**head, "digest": _digest(as_lines(head, samples))}, samples)
 
 
@@ -175,7 +181,15 @@ def load(path: Path, cell: str, tier: str, *, edited: bool = False) -> Baseline:
                 f"the baseline {path} is of version {version}; this vlmbench reads up to "
                 f"{VERSION}. Install the vlmbench that wrote it."
             )
-        data = _from_run(data) if version == 1 else _from_file(data, path, cell, tier, edited)
+        if version == 1:
+            data = _from_run(data)
+        else:
+            if not (edited or _as_written(data, version)):
+                raise BaselineError(
+                    f"the baseline {path} was edited after it was written. Restore it from "
+                    "version control, or write it again:  " + again(cell, tier, "--baseline-update")
+                )
+            data = _from_file(data, version)
         if unknown := data.keys() - {known.name for known in fields(Baseline)}:
             raise KeyError(*sorted(unknown))
         found = TypeAdapter(Baseline).validate_python(data)
@@ -207,17 +221,25 @@ def _from_run(data: dict[str, Any]) -> dict[str, Any]:
     return data
 
 
-def _from_file(
-    data: dict[str, Any], path: Path, cell: str, tier: str, edited: bool
-) -> dict[str, Any]:
-    digest, samples = data.pop("digest"), data.pop("samples")
-    if not edited and digest != _digest(as_lines({**data, "version": VERSION}, samples)):
-        raise BaselineError(
-            f"the baseline {path} was edited after it was written. Restore it from version "
-            "control, or write it again:  " + again(cell, tier, "--baseline-update")
-        )
-    del data["scores"]
-    return {**data, "samples": samples}
+def _as_written(data: dict[str, Any], version: int) -> bool:
+    head = {name: value for name, value in data.items() if name not in ("digest", "samples")}
+    return bool(data["digest"] == _digest(as_lines({**head, "version": version}, data["samples"])))
+
+
+def _from_file(data: dict[str, Any], version: int) -> dict[str, Any]:
+    """Version 2 named every field in every line."""
+    del data["digest"], data["scores"]
+    if version > 2:
+        told = len(_TOLD)
+        metrics = data.pop("columns")[told:]
+        data["samples"] = {
+            name: {
+                **dict(zip(_TOLD, line, strict=False)),
+                "scores": dict(zip(metrics, line[told:], strict=True)),
+            }
+            for name, line in data["samples"].items()
+        }
+    return data
 
 
 def _digest(text: str) -> str:

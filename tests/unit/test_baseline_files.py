@@ -82,7 +82,8 @@ def test_a_damaged_baseline_is_named(data: bytes, tmp_path: Path) -> None:
     ("old", "new"),
     [
         ('"anls": 1.0', '"anls": 0.5'),
-        ('"answer": "answer"', '"answer": "other"'),
+        ('"answer", 1.0', '"answer", 0.5'),
+        ('"page", "answer"', '"page", "other"'),
         ('"tier": "embedded"', '"tier": "hub"'),
         ('"cell"', '"cells"'),
     ],
@@ -94,14 +95,55 @@ def test_an_edit_by_hand_is_told(old: str, new: str, tmp_path: Path) -> None:
         load(path, CELL, "embedded")
 
 
+SECOND = """{
+ "anchor": {"anls": 1.0},
+ "cell": "qwen2_4bit-docvqa",
+ "census": {},
+ "digest": "DIGEST",
+ "environment": {},
+ "file_bytes": 0,
+ "footprint_bytes": 0,
+ "health": {},
+ "peak_bytes": 0,
+ "protocol": {"dataset": "docvqa"},
+ "scores": {"anls": 1.0},
+ "subject": {},
+ "tier": "embedded",
+ "version": 2,
+ "visible": {},
+ "samples": {
+  "a": {"answer": "answer", "cluster": "page", "content": "hash", "scores": {"anls": 1.0}}
+ }
+}
+"""
+"""As version 2 kept it, but for its digest."""
+
+
+def test_the_second_version_is_read_and_its_edits_are_told(tmp_path: Path) -> None:
+    path = tmp_path / "old.json"
+    path.write_text(SECOND.replace("DIGEST", "8ee014b255983b79"))
+    assert load(path, CELL, "embedded") == kept(1.0)
+    path.write_text(path.read_text().replace('"answer": "answer"', '"answer": "other"'))
+    with pytest.raises(BaselineError, match=r"old\.json was edited"):
+        load(path, CELL, "embedded")
+
+
+def test_a_line_with_a_score_too_many_is_damage(tmp_path: Path) -> None:
+    """Also where nothing is to be told of edits."""
+    path = tmp_path / "damaged.json"
+    path.write_text(WHOLE.replace('"answer", 1.0', '"answer", 1.0, 0.5'))
+    with pytest.raises(BaselineError, match=r"damaged\.json cannot be read"):
+        load(path, CELL, "embedded", edited=True)
+
+
 def test_the_first_version_is_read_and_a_later_one_is_not(tmp_path: Path) -> None:
     path = tmp_path / "old.json"
     path.write_bytes(edited())
     old = load(path, CELL, "embedded")
     assert old.samples["a"].answer == "answer" and old.samples["a"].cluster == "a"
     assert old.anchor == {}
-    path.write_text(WHOLE.replace('"version": 2', '"version": 3'))
-    with pytest.raises(BaselineError, match="is of version 3; this vlmbench reads up to 2"):
+    path.write_text(WHOLE.replace('"version": 3', '"version": 4'))
+    with pytest.raises(BaselineError, match="is of version 4; this vlmbench reads up to 3"):
         load(path, CELL, "embedded")
 
 
