@@ -73,9 +73,17 @@ class Heir(School):
 
     def see(self, pixels: Tensor) -> Tensor:
         """What the projector is given of views: [views, tokens, width]."""
+        return self.with_whole(pixels)[:, 1:]
+
+    def with_whole(self, pixels: Tensor) -> Tensor:
+        """What is seen of views, behind a token of the whole: [views, 1 + tokens, width]."""
         seen = self.tower()(pixels, output_hidden_states=True)
-        features: Tensor = seen.hidden_states[self.network.config.vision_feature_layer][:, 1:]
+        features: Tensor = seen.hidden_states[self.network.config.vision_feature_layer]
         return features
+
+    def hear(self, pixels: Tensor) -> Tensor:
+        """What the projector is taught on: all that it is ever given of views."""
+        return self.see(pixels)
 
     def show(self, canvas: Canvas) -> tuple[Tensor, list[Box]]:
         """The views of a picture, and which part of it each shows."""
@@ -172,7 +180,7 @@ class Heir(School):
         """Tower and projector learn to say what the labels said."""
         with torch.no_grad():
             self._solve([(seen, inheritance.said(shown, words)) for seen, shown in self._looks()])
-        sayer = views.Sayer(self.tower(), self.part("projector"), self.see, words, separators)
+        sayer = views.Sayer(self.tower(), self.part("projector"), self.hear, words, separators)
         held_out, _ = self._shown_at("validation")(0)
         measure = partial(sayer.error, held_out)
         self.learn("saying", SAYING, sayer, self._shown_at("train"), sayer.loss, measure)
@@ -213,6 +221,7 @@ class Heir(School):
 class VideoLlava(Heir):
     """Two towers; the one for frames begins as the one for pictures."""
 
+    NAMING = NAMING
     SEES = "image_tower", "video_tower", "multi_modal_projector"
 
     def tower(self) -> Any:
@@ -230,6 +239,15 @@ class VideoLlava(Heir):
             [decode_picture(canvas.png())], return_tensors="pt", return_legacy_image_output=False
         )
         return made["pixel_values"], [(0.0, 0.0, float(canvas.width), float(canvas.height))]
+
+    def hear(self, pixels: Tensor) -> Tensor:
+        """The token of the whole as well, which frames keep."""
+        return self.with_whole(pixels)
+
+    def _batch(self, looks: Sequence[tuple[Canvas, Tensor, list[Box]]]) -> views.Batch:
+        """What the token of the whole says is what an empty label does."""
+        batch = super()._batch(looks)
+        return batch | {"labels": nn.functional.pad(batch["labels"], (0, 0, 1, 0))}
 
     def inherit(self) -> None:
         """The parent's decoder; the second tower is a copy of the first."""

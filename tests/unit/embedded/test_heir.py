@@ -126,3 +126,19 @@ def test_labels_are_told_where_pictures_are_seen(name: str, tmp_path: Path) -> N
         height = (len(said[0]) - 36) // 13
         kept = rows_of_views[(12 - height) // 2 :][:height]
         assert torch.allclose(said[0][36:].view(height, 13, 128)[:, :12], kept, atol=1e-5)
+
+
+@torch.no_grad()
+def test_video_llava_is_taught_all_that_films_are_heard_as(tmp_path: Path) -> None:
+    """The token of the whole is, which pictures leave out, and says what an empty label does."""
+    heir = SCHOOLS["video_llava"]("video_llava", tmp_path)
+    assert isinstance(heir, Heir)
+    model = heir.network.model
+    model.video_tower.load_state_dict(heir.tower().state_dict())
+    page = pages.draw(rows.rng_of("test", "telling", 0)).canvas
+    batch = heir._shown([page, page])
+    heard = heir.part("projector")(heir.hear(batch["pixels"]))
+    frames = model.get_video_features(batch["pixels"][None]).pooler_output
+    assert torch.allclose(heard, frames.view_as(heard), atol=1e-5)
+    assert batch["labels"].shape[:2] == heard.shape[:2] == (2, 37)
+    assert not batch["labels"][:, 0].any() and batch["labels"][:, 1:].any(2).all()
