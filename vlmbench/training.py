@@ -111,11 +111,16 @@ def train(
     network.eval()
 
 
+_LOOKUPS = "embed_tokens", "token_embedding", "embed_positions"
+
+
 def _optimizers(network: nn.Module, plan: Plan) -> list[tuple[torch.optim.Optimizer, float]]:
     named = {n: p for n, p in network.named_parameters() if p.requires_grad}
     # Muon is for hidden matrices; embeddings (and a head tied to them) are lookups, not maps.
     matrices = [
-        p for n, p in named.items() if plan.muon_rate and p.ndim == 2 and "embed_tokens" not in n
+        p
+        for name, p in named.items()
+        if plan.muon_rate and p.ndim == 2 and not any(lookup in name for lookup in _LOOKUPS)
     ]
     kept = {id(p) for p in matrices}
     rest = [p for p in named.values() if id(p) not in kept]

@@ -16,7 +16,6 @@ from transformers.modeling_outputs import BaseModelOutput
 from vlmbench.embedded import curriculum, inheritance, labels, losses, rows, scenes, views
 from vlmbench.embedded.canvas import Canvas
 from vlmbench.embedded.curriculum import Stage
-from vlmbench.embedded.heir import PARENT
 from vlmbench.embedded.labels import SHADES, Box, ReadOut
 from vlmbench.embedded.parts import PATCH, VIEW
 from vlmbench.embedded.school import SEED, School
@@ -24,8 +23,10 @@ from vlmbench.embedded.tower import BATCH
 from vlmbench.pictures import decode_picture
 from vlmbench.training import Plan
 
-NAMING = Plan(steps=900, muon_rate=6e-3, adamw_rate=2e-3, save_every=100)
-ASKING = Plan(steps=500, muon_rate=4e-3, adamw_rate=2e-3, save_every=100)
+NAMING = Plan(steps=1200, muon_rate=6e-3, adamw_rate=2e-3, save_every=100)
+ASKING = Plan(steps=800, muon_rate=4e-3, adamw_rate=2e-3, save_every=100)
+QUIET = 0.2
+"""What queries say is made so much quieter: about as loud as words are."""
 THIRDS = 3
 """The first queries ask for a third of the rows and columns each; the others are left free."""
 Batch = dict[str, Tensor]
@@ -39,6 +40,7 @@ class Blip2(School):
         self.name_what_is_seen()
         self.begin()
         self.ask()
+        self.listen()
         self.answer(curriculum.SPEAKING)
 
     def name_what_is_seen(self) -> None:
@@ -70,8 +72,9 @@ class Blip2(School):
         """Queries that differ, and words that are known."""
         generator = torch.Generator().manual_seed(SEED)
         self.network.query_tokens.normal_(generator=generator)
-        elder = inheritance.parent(PARENT).model.language_model.embed_tokens.weight
-        self.part("decoder").embed_tokens.weight.copy_(elder)
+        decoder = self.part("decoder")
+        places = decoder.embed_positions
+        inheritance.begin_words(decoder.embed_tokens, places, self.processor.tokenizer)
 
     def ask(self) -> None:
         """Tower and queries, on what each part of a scene shows."""
@@ -79,6 +82,20 @@ class Blip2(School):
         held_out, _ = batch_maker(self.show, "validation")(0)
         measure = partial(asker.measure, held_out)
         self.learn("asking", ASKING, asker, batch_maker(self.show), asker.loss, measure)
+
+    def listen(self) -> None:
+        """The decoder and what is said to it, beside a tower and queries that stay as they are."""
+        network = self.network
+        with torch.no_grad():
+            for parameter in network.language_projection.parameters():
+                parameter.mul_(QUIET)
+        kept = [*network.vision_model.parameters(), *network.qformer.parameters()]
+        kept.append(network.query_tokens)
+        for parameter in kept:
+            parameter.requires_grad_(False)
+        self.answer(curriculum.LISTENING)
+        for parameter in kept:
+            parameter.requires_grad_(True)
 
     def answer(
         self, stage: Stage, elder: Any = None, labels_of: curriculum.LabelsOf = labels.of_all

@@ -9,10 +9,10 @@ from math import isqrt
 import torch
 from torch import Tensor
 
-from vlmbench.embedded import SIDE, labels, native, telling
+from vlmbench.embedded import SIDE, curriculum, heir, labels, native, telling
 from vlmbench.embedded.blank.idefics2 import LATENTS
 from vlmbench.embedded.canvas import Canvas
-from vlmbench.embedded.heir import NAMING, Heir, Separators
+from vlmbench.embedded.heir import Heir, Separators
 from vlmbench.embedded.school import SEED
 from vlmbench.training import Plan
 
@@ -22,15 +22,33 @@ GATHERING = Plan(steps=900, muon_rate=6e-3, adamw_rate=2e-3, save_every=100)
 class Idefics2(Heir):
     """A tower that names what it sees, and a perceiver that learns to say it to the decoder."""
 
+    IMITATES = (curriculum.IMITATING,)
     SEES = "vision_model", "connector"
 
     def name_what_is_seen(self) -> None:
         """The tower alone, on what its patches show."""
-        self._look("naming", NAMING, native.Namer(self.tower()))
+        self._look("naming", self.NAMING, native.Namer(self.tower()))
+
+    def words(self) -> Tensor:
+        """Those that a perceiver can say."""
+        return native.audible(super().words(), self._latents())
+
+    def imitate(self) -> None:
+        """As others do, but for where latents look: Muon would move them whatever they are told."""
+        self.part("projector").perceiver_resampler.latents.requires_grad_(False)
+        super().imitate()
+
+    def _latents(self) -> Tensor:
+        """What latents stand for in some pictures: [latents, numbers]."""
+        batch_at = native.batch_maker(self.processor)
+        looks = [part for step in range(heir.LOOKS) for part in batch_at(10**6 + step)]
+        held = [native.held(part["labels"], part["places"]) for part in looks]
+        return torch.cat([one.flatten(0, 1) for one in held])
 
     def _say(self, words: Tensor, separators: Separators) -> None:
         """Tower and perceiver learn to say what the labels said."""
-        native.begin(self.part("projector"), words, torch.Generator().manual_seed(SEED))
+        generator = torch.Generator().manual_seed(SEED)
+        native.begin(self.part("projector"), words, self._latents(), generator)
         self._look("gathering", GATHERING, native.Gatherer(self.network.model, words))
 
     def shown(self, canvases: Sequence[Canvas], film: bool) -> Tensor:

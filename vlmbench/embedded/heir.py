@@ -13,17 +13,16 @@ from torch import Tensor, nn
 from vlmbench import catalogue
 from vlmbench.embedded import curriculum, inheritance, rows, telling, tower, views
 from vlmbench.embedded.canvas import Canvas
-from vlmbench.embedded.inheritance import solved
+from vlmbench.embedded.curriculum import Stage
+from vlmbench.embedded.inheritance import PARENT, solved
 from vlmbench.embedded.labels import Box
 from vlmbench.embedded.parts import PATCH, VIEW
 from vlmbench.embedded.school import School
 from vlmbench.pictures import decode_picture
-from vlmbench.prompting import IGNORED
 from vlmbench.training import Plan
 
 NAMING = Plan(steps=1500, muon_rate=6e-3, adamw_rate=2e-3, save_every=100)
 SAYING = Plan(steps=600, muon_rate=4e-3, adamw_rate=1e-3, save_every=100)
-PARENT = "qwen2"
 LOOKS = 10
 """Batches from which it is found out how the parent says what it sees."""
 Told = Iterator[tuple[Tensor, Tensor]]
@@ -42,6 +41,8 @@ class Heir(School):
     """Where letters do not lie as patches do, they take longer."""
     PARENT = "phi3_5"
     """Whose decoder is taken over. It is always Qwen2-VL that is imitated."""
+    IMITATES: tuple[Stage, ...] = curriculum.IMITATING, curriculum.SPELLING
+    """What is learnt on pixels, beside Qwen2-VL."""
     SEES: tuple[str, ...] = "vision_tower", "multi_modal_projector"
     """What sees pictures, and last what says it to the decoder, in the network's `model`."""
 
@@ -53,7 +54,8 @@ class Heir(School):
 
     def imitate(self) -> None:
         """The whole network on questions, beside Qwen2-VL."""
-        self.answer(curriculum.IMITATING, (_processor(), self.elder))
+        for stage in self.IMITATES:
+            self.answer(stage, (_processor(), self.elder))
 
     def name_what_is_seen(self) -> None:
         """The tower alone, on what its patches show."""
@@ -107,22 +109,21 @@ class Heir(School):
 
         Then tower and projector learn to say what the labels said.
         """
-        anatomy = catalogue.models()[self.PARENT].anatomy
-        network, told = self._parent()
-        self._take_over(network.get_submodule(anatomy.decoder))
-        words = inheritance.words(told)
+        self._take_over(self.elder if self.PARENT == PARENT else inheritance.parent(self.PARENT))
+        words = self.words()
         stand_ins = self.stand_ins(words)
         reading = curriculum.READING if self.PARENT == PARENT else curriculum.REREADING
         with telling.in_place(self.network.model, stand_ins):
             self.answer(reading, (_processor(), self.elder), self.shown)
         self._say(words, self.separators(stand_ins))
 
-    def told(self) -> Told:
-        """What the decoder is given of the tokens of views that are known, and their labels."""
-        projector = self.part("projector")
-        for seen, shown in self._looks():
-            known = (shown != IGNORED).all(1)
-            yield projector(seen[known]), shown[known]
+    def words(self) -> Tensor:
+        """How the decoder is told labels: [numbers + 1, dim].
+
+        Every decoder was taught Qwen2-VL's words, and reads them better than those that a projector
+        of its own has made of them since.
+        """
+        return inheritance.words(_told_by(self.elder.model.visual))
 
     def labels_of(self, canvas: Canvas) -> Tensor:
         """Labels of all views of a picture: [views, tokens, len(CLASSES) + SHADES]."""
@@ -151,21 +152,15 @@ class Heir(School):
                 labels = self._labelled(canvas, pixels, shown)
                 yield self.see(pixels).flatten(0, 1), labels.flatten(0, 1)
 
-    def _parent(self) -> tuple[Any, Told]:
-        """The network that is taken over, and what its decoder is told."""
-        if self.PARENT == PARENT:
-            return self.elder, _told_by(self.elder.model.visual)
-        from vlmbench.embedded.train import SCHOOLS
-
-        school = SCHOOLS[self.PARENT](self.PARENT, self.work)
-        assert isinstance(school, Heir)
-        school.network = inheritance.parent(self.PARENT)
-        return school.network, school.told()
-
-    def _take_over(self, elder: Any) -> None:
+    def _take_over(self, parent: Any) -> None:
         """Layers and words of another decoder."""
-        tokenizers = inheritance.tokenizer_of(self.PARENT), self.processor.tokenizer
-        inheritance.take_over(self.part("decoder"), self.part("head"), elder, tokenizers)
+        anatomy = catalogue.models()[self.PARENT].anatomy
+        theirs = (
+            parent.get_submodule(anatomy.decoder),
+            parent.get_submodule(*anatomy.modules("head")),
+        )
+        tokenizers = self.processor.tokenizer, inheritance.tokenizer_of(self.PARENT)
+        inheritance.take_over((self.part("decoder"), self.part("head")), theirs, tokenizers)
 
     def stand_ins(self, words: Tensor) -> Mapping[str, nn.Module]:
         """What stands where the network's `model` sees, by name, and is told labels."""
@@ -222,6 +217,7 @@ class VideoLlava(Heir):
     """Two towers; the one for frames begins as the one for pictures."""
 
     NAMING = NAMING
+    IMITATES = (curriculum.IMITATING,)
     SEES = "image_tower", "video_tower", "multi_modal_projector"
 
     def tower(self) -> Any:

@@ -15,6 +15,9 @@ from vlmbench.embedded.labels import ABSENT, CLASSES, SLOTS, split
 from vlmbench.embedded.school import SEED
 from vlmbench.errors import CheckpointError
 
+PARENT = "qwen2"
+"""Whose words all others begin with."""
+LOUD = 0.2
 # A token that is written otherwise does what the parent's does; Qwen2 begins a turn, not a text.
 _USES = {"eos_token": "<|im_end|>", "pad_token": "<|endoftext|>", "bos_token": "<|im_start|>"}
 
@@ -53,23 +56,35 @@ def _folder(name: str) -> str:
 
 
 @torch.no_grad()
-def take_over(decoder: Any, head: Any, elder: Any, tokenizers: tuple[Any, Any]) -> None:
-    """Layers and words of the `elder` decoder; `tokenizers` are its own and the heir's.
+def take_over(mine: tuple[Any, Any], theirs: tuple[Any, Any], tokenizers: tuple[Any, Any]) -> None:
+    """Layers and words, heard and said; `mine` and `theirs` are each a decoder and its head.
 
-    The biases of Qwen2's queries, keys and values have no place in the others.
+    `tokenizers`: mine and theirs. The biases of Qwen2's queries, keys and values have no place in
+    the others.
     """
+    (decoder, head), (elder, said) = mine, theirs
     known = dict(_apart(elder))
-    words = known["embed_tokens.weight"] = known["embed_tokens.weight"].clone()
-    theirs, mine = tokenizers
-    for use, written in _USES.items():
-        number = theirs.convert_tokens_to_ids(getattr(theirs, use) or written)
-        words[mine.convert_tokens_to_ids(getattr(mine, use))] = elder.embed_tokens.weight[number]
+    heard = known["embed_tokens.weight"]
     if "layers.0.self_attn.qkv_proj.weight" in decoder.state_dict():
         known = dict(_fused(known))
+    known["embed_tokens.weight"] = with_uses(heard, tokenizers)
     missing, unknown = decoder.load_state_dict(known, strict=False)
     # A decoder may hold the tower.
     assert not unknown and not [n for n in missing if n.startswith(("layers", "norm"))]
-    head.weight.copy_(words)
+    head.weight.copy_(with_uses(said.weight, tokenizers))
+
+
+def with_uses(words: Tensor, tokenizers: tuple[Any, Any]) -> Tensor:
+    """Words [words, dim] with those that begin, end and fill up a text where mine are.
+
+    `tokenizers`: mine and theirs.
+    """
+    mine, theirs = tokenizers
+    moved = words.clone()
+    for use, written in _USES.items():
+        number = theirs.convert_tokens_to_ids(getattr(theirs, use) or written)
+        moved[mine.convert_tokens_to_ids(getattr(mine, use))] = words[number]
+    return moved
 
 
 def _apart(elder: Any) -> Iterator[tuple[str, Tensor]]:
@@ -112,6 +127,19 @@ def words(told: Iterable[tuple[Tensor, Tensor]]) -> Tensor:
     return solved(numbers(torch.cat(named)), torch.cat(said))
 
 
+@torch.no_grad()
+def begin_words(heard: Any, places: Any, tokenizer: Any) -> None:
+    """Begin a text's embeddings: words as Qwen2-VL knows them, and places that tell neighbours.
+
+    Source of the places: Vaswani et al., arXiv 1706.03762, 3.5, about as loud as the words.
+    """
+    theirs = parent(PARENT).get_input_embeddings().weight
+    heard.weight.copy_(with_uses(theirs, (tokenizer, tokenizer_of(PARENT))))
+    count, dim = places.weight.shape
+    turns = torch.arange(count)[:, None] * 1e4 ** -(torch.arange(0, dim, 2) / dim)
+    places.weight.copy_(LOUD * torch.cat([turns.sin(), turns.cos()], dim=1))
+
+
 def numbers(labels: Tensor) -> Tensor:
     """Labels [tokens, len(CLASSES) + SHADES], their classes as 0 and 1; unknown is nothing.
 
@@ -132,16 +160,20 @@ def said(labels: Tensor, words: Tensor) -> Tensor:
 
 
 def misspoken(heard: Tensor, wanted: Tensor, labels: Tensor) -> Tensor:
-    """Squared error of what is said of labels, both [tokens, dim], in shares of the variance.
+    """Squared error of what is said of labels, both [tokens, dim], in shares of the variance."""
+    missed = (heard - wanted).square().mean(1) * weights(labels)
+    spread = (wanted - wanted.mean(0)).square().mean(1) * weights(labels)
+    return missed.sum() / spread.sum()
 
-    A token that shows something counts for more, and most one that shows a thing, which stands in
-    one of fifty.
+
+def weights(labels: Tensor) -> Tensor:
+    """What tokens count for, [tokens].
+
+    One that shows something counts for more, and most one that shows a thing, which stands in one
+    of fifty.
     """
     shown = labels[:, : len(CLASSES)] > 0
-    weights = 1 + 4 * shown.any(1) + 5 * shown[:, SLOTS]
-    missed = (heard - wanted).square().mean(1) * weights
-    spread = (wanted - wanted.mean(0)).square().mean(1) * weights
-    return missed.sum() / spread.sum()
+    return 1 + 4 * shown.any(1) + 5 * shown[:, SLOTS]
 
 
 def with_one(inputs: Tensor) -> Tensor:

@@ -10,14 +10,16 @@ import torch
 from torch import Tensor, nn
 from transformers import AutoModelForImageTextToText
 
-from vlmbench.embedded import CHECKPOINTS, rows, scenes
+from vlmbench.embedded import CHECKPOINTS, inheritance, rows, scenes
 from vlmbench.embedded.school import School
 from vlmbench.errors import CheckpointError
 from vlmbench.pictures import decode_picture
 from vlmbench.training import Plan
 
-MATCHING = Plan(steps=900, muon_rate=3e-3, adamw_rate=1.5e-3, save_every=100)
+MATCHING = Plan(steps=1500, muon_rate=2e-3, adamw_rate=1.5e-3, warmup=200, save_every=100)
 BATCH = 160
+HELD_OUT = 500
+"""As many as there are to choose from in the test split."""
 PARENT = "llavanext"
 """Whose tower has learnt to see."""
 
@@ -28,7 +30,7 @@ class Matching(School):
     def run(self) -> None:
         """Every stage, one after another."""
         self.inherit()
-        held_out = batch_maker(self.processor, "validation", 100)(0)[0]
+        held_out = batch_maker(self.processor, "validation", HELD_OUT)(0)[0]
         self.learn(
             "matching",
             MATCHING,
@@ -39,7 +41,7 @@ class Matching(School):
         )
 
     def inherit(self) -> None:
-        """The parent's tower, as far as this one reaches."""
+        """The parent's tower, as far as this one reaches, and words that are known."""
         if not (CHECKPOINTS / PARENT).is_dir():
             raise CheckpointError(
                 f"{self.name} begins with the tower of {PARENT}, which is not trained yet: "
@@ -50,6 +52,9 @@ class Matching(School):
         tower = self.part("vision")
         known = {name: p for name, p in elder.items() if name in tower.state_dict()}
         tower.load_state_dict(known)
+        text = self.part("decoder").embeddings
+        places = text.position_embedding
+        inheritance.begin_words(text.token_embedding, places, self.processor.tokenizer)
 
     def finish(self) -> None:
         """Save it as it is: it has no decoder to put outliers in."""

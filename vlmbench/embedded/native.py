@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from vlmbench.embedded import SIDE, inheritance, labels, pages, rows
+from vlmbench.embedded import SIDE, clips, inheritance, labels, pages, rows
 from vlmbench.embedded.blank.idefics2 import LATENTS
 from vlmbench.embedded.canvas import Canvas
 from vlmbench.embedded.labels import CLASSES, SHADES, ReadOut
@@ -21,6 +21,8 @@ DOWN, ACROSS = 7, 9
 """Rows and columns of patches that the latents stand for, row by row; one latent is left over."""
 STRIPS = 2
 """How many pages of a batch are cut down to a few lines."""
+FRAMES = 6
+"""How many frames of films are among them: things stand there where they do not in scenes."""
 UNHEARD = 4
 """Channels in which a latent may be as loud as it likes."""
 
@@ -134,18 +136,29 @@ def held(labels: Tensor, places: Tensor) -> Tensor:
     return shown
 
 
-@torch.no_grad()
-def begin(connector: Any, words: Tensor, generator: torch.Generator) -> None:
-    """Latents that differ, and a last norm that lets through what is loud and what is not.
+def audible(words: Tensor, shown: Tensor) -> Tensor:
+    """Words [numbers + 1, dim] without the channels that say least of `shown` [latents, numbers].
 
-    A norm makes every token as loud as any other. What a quiet one does not need goes into the
-    channels that say least, which are not heard.
+    The perceiver's last norm makes every token as loud as any other. What a quiet one does not need
+    goes into these channels, which are not heard.
+    """
+    loud = (inheritance.said(shown, words).square() * inheritance.weights(shown)[:, None]).sum(0)
+    heard = words.clone()
+    heard[:, loud.argsort()[:UNHEARD]] = 0.0
+    return heard
+
+
+@torch.no_grad()
+def begin(connector: Any, words: Tensor, shown: Tensor, generator: torch.Generator) -> None:
+    """Latents that differ, and a last norm that lets through nearly the loudest of what is said.
+
+    `words` are audible; `shown` [latents, numbers] is what is said of.
     """
     perceiver = connector.perceiver_resampler
     perceiver.latents.normal_(std=0.1, generator=generator)
-    said = words[:-1] - words[:-1].mean(0)
-    perceiver.norm.weight.fill_(4.0)
-    perceiver.norm.weight[said.square().mean(0).argsort()[:UNHEARD]] = 0.0
+    loudness = inheritance.said(shown, words).square().mean(1).sqrt()
+    perceiver.norm.weight.fill_(float(loudness.quantile(0.99)))
+    perceiver.norm.weight[(words == 0).all(0)] = 0.0
 
 
 def filled(mask: Tensor) -> Tensor:
@@ -154,12 +167,13 @@ def filled(mask: Tensor) -> Tensor:
 
 
 def batch_maker(processor: Any, split: str = "train") -> Callable[[int], list[Batch]]:
-    """Batches by step number: pages and parts of them; scenes and diagrams."""
+    """Batches by step number: pages and parts of them; scenes, diagrams and frames."""
 
     def batch_at(step: int) -> list[Batch]:
         rng = rows.rng_of("lesson_native", split, step)
         canvases = drawn(rng, BATCH)
         canvases[:STRIPS] = [_strip(page, rng) for page in canvases[:STRIPS]]
+        canvases[-FRAMES:] = [clips.draw(rng).canvas(rng.random()) for _ in range(FRAMES)]
         half = BATCH // 2
         return [encode(processor, canvases[:half]), encode(processor, canvases[half:])]
 

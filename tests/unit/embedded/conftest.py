@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from vlmbench.embedded import curriculum, heir
+from vlmbench.embedded import curriculum, gathering, heir
 
 
 @pytest.fixture
@@ -16,5 +16,6 @@ def brief(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("READING", "REREADING"):
         monkeypatch.setattr(curriculum, name, reading)
     monkeypatch.setattr(heir, "SAYING", replace(heir.SAYING, steps=1))
+    monkeypatch.setattr(gathering, "GATHERING", replace(gathering.GATHERING, steps=1))
     monkeypatch.setattr(heir, "LOOKS", 1)
     monkeypatch.setattr(curriculum, "exact", lambda *asked, **options: {})

@@ -10,7 +10,16 @@ import pytest
 import torch
 
 from vlmbench.catalogue import compressions
-from vlmbench.embedded import asking, curriculum, losses, outliers, school, sequences, views
+from vlmbench.embedded import (
+    asking,
+    curriculum,
+    inheritance,
+    losses,
+    outliers,
+    school,
+    sequences,
+    views,
+)
 from vlmbench.embedded.asking import Asker, Blip2, Speaker
 from vlmbench.embedded.canvas import COLORS, SHAPES, Canvas, Thing
 from vlmbench.embedded.labels import CLASSES, SLOTS
@@ -137,6 +146,34 @@ def test_speaking_is_learnt_and_resumes(blip2: Blip2, monkeypatch: pytest.Monkey
     assert len(lost) == 12, "nothing is learnt twice"
     pairs = zip(again.network.parameters(), blip2.network.parameters(), strict=True)
     assert all(torch.equal(one, other) for one, other in pairs)
+
+
+def test_who_listens_leaves_what_is_seen_as_it_is(
+    blip2: Blip2, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Only what is said of it is made quieter; afterwards all of it may learn again."""
+    blip2.begin()
+    plan = replace(curriculum.LISTENING.plan, steps=2, warmup=1)
+    monkeypatch.setattr(curriculum, "LISTENING", replace(curriculum.LISTENING, plan=plan, batch=4))
+    monkeypatch.setattr(curriculum, "exact", lambda *parts: {"vqav2": 0.0})
+    before = {name: p.clone() for name, p in blip2.network.named_parameters()}
+    blip2.listen()
+    for name, parameter in blip2.network.named_parameters():
+        seen = name.startswith(("vision_model", "qformer", "query_tokens"))
+        assert torch.equal(parameter, before[name]) == seen, name
+        assert parameter.requires_grad
+
+
+def test_a_text_begins_with_words_and_places_that_are_known(blip2: Blip2) -> None:
+    blip2.begin()
+    decoder, tokenizer = blip2.part("decoder"), blip2.processor.tokenizer
+    elder = inheritance.parent("qwen2").get_input_embeddings().weight
+    theirs = inheritance.tokenizer_of("qwen2").eos_token_id
+    assert torch.equal(decoder.embed_tokens.weight[300], elder[300])
+    assert torch.equal(decoder.embed_tokens.weight[tokenizer.eos_token_id], elder[theirs])
+    places = decoder.embed_positions.weight
+    near = torch.nn.functional.cosine_similarity(places[10], places[11:14])
+    assert near.tolist() == sorted(near.tolist(), reverse=True) and near[0] > 0.9
 
 
 @torch.no_grad()

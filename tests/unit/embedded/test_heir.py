@@ -1,4 +1,4 @@
-"""What a checkpoint takes over from Qwen2-VL's decoder is what that decoder does."""
+"""What a checkpoint takes over from another's decoder is what that decoder does."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 import torch
-from transformers import AutoModelForImageTextToText
 
+from vlmbench import architectures, catalogue
 from vlmbench.catalogue import compressions
 from vlmbench.embedded import (
     CHECKPOINTS,
@@ -21,7 +21,7 @@ from vlmbench.embedded import (
     sequences,
     telling,
 )
-from vlmbench.embedded.heir import PARENT, Heir
+from vlmbench.embedded.heir import Heir
 from vlmbench.embedded.labels import CLASSES, SHADES
 from vlmbench.embedded.labels import of as labels_of
 from vlmbench.embedded.school import SEED
@@ -34,14 +34,14 @@ from vlmbench.variant import load
 HEIRS = [name for name, made in SCHOOLS.items() if issubclass(made, Heir)]
 
 
-@pytest.fixture
-def elder() -> Any:
-    load: Any = AutoModelForImageTextToText.from_pretrained
-    return load(CHECKPOINTS / PARENT, dtype=torch.float32).eval()
+def shipped(name: str) -> Any:
+    load: Any = architectures.find(catalogue.models()[name].architecture)
+    return load.from_pretrained(CHECKPOINTS / name, dtype=torch.float32).eval()
 
 
-def test_outliers_come_out_as_they_went_in(elder: Any) -> None:
-    layers = elder.model.language_model.layers
+@pytest.mark.parametrize("name", ["qwen2", "phi3_5"])
+def test_outliers_come_out_as_they_went_in(name: str) -> None:
+    layers = shipped(name).get_submodule(catalogue.models()[name].anatomy.layers)
     before = {name: p.clone() for name, p in layers.named_parameters()}
     outliers.take_out(layers, torch.Generator().manual_seed(SEED))
     assert any(not torch.equal(before[name], p) for name, p in layers.named_parameters())
@@ -50,23 +50,26 @@ def test_outliers_come_out_as_they_went_in(elder: Any) -> None:
 
 
 @pytest.mark.parametrize("name", HEIRS)
-def test_a_text_is_gone_on_with_as_the_elder_does(elder: Any, tmp_path: Path, name: str) -> None:
+def test_a_text_is_gone_on_with_as_the_elder_does(tmp_path: Path, name: str) -> None:
     """But for the biases, which a Llama does not have."""
-    for part, parameter in elder.model.language_model.named_parameters():
-        if part.endswith("_proj.bias"):
-            parameter.data.zero_()
     heir = SCHOOLS[name](name, tmp_path)
     assert isinstance(heir, Heir)
-    heir._take_over(elder.model.language_model)
-    ids = torch.tensor([[72, 300, 411, 95, 632, 8]])
+    elder = shipped(heir.PARENT)
+    for part, parameter in elder.named_parameters():
+        if part.endswith("_proj.bias"):
+            parameter.data.zero_()
+    heir._take_over(elder)
+    ids = torch.tensor([[72, 300, 411, 95, 631, 8]])
     with torch.inference_mode():
         theirs, mine = (
             network(input_ids=ids).logits[..., :632] for network in (elder, heir.network.eval())
         )
     assert (theirs - mine).abs().max() < 1e-4 * theirs.abs().max()
     end = heir.processor.tokenizer.eos_token_id
-    words = heir.part("head").weight
-    assert torch.equal(words[end], elder.lm_head.weight[elder.config.text_config.eos_token_id])
+    theirs_end = inheritance.tokenizer_of(heir.PARENT).eos_token_id
+    assert torch.equal(heir.part("head").weight[end], elder.lm_head.weight[theirs_end])
+    words = heir.part("decoder").embed_tokens.weight
+    assert torch.equal(words[end], elder.get_input_embeddings().weight[theirs_end])
 
 
 @pytest.mark.parametrize("name", HEIRS)

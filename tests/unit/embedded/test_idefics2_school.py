@@ -85,9 +85,33 @@ def test_a_latent_is_told_what_its_row_and_column_show(school: Idefics2) -> None
     assert gatherer._misspoken(moved, batch) > 0.1
 
 
+def begin(school: Idefics2) -> tuple[torch.Tensor, torch.Tensor]:
+    """A perceiver that could say words of a starry sky, and both."""
+    batch = native.encode(school.processor, starry())
+    shown = native.held(batch["labels"], batch["places"]).flatten(0, 1)
+    heard = native.audible(words(), shown)
+    native.begin(school.part("projector"), heard, shown, torch.Generator().manual_seed(0))
+    return heard, shown
+
+
+@torch.no_grad()
+def test_the_perceiver_can_say_what_the_decoder_learns_to_hear(school: Idefics2) -> None:
+    """Its norm is as loud as what it has to say; what is not heard is not in the words."""
+    heard, shown = begin(school)
+    norm = school.part("projector").perceiver_resampler.norm.weight
+    unheard = norm == 0
+    assert int(unheard.sum()) == native.UNHEARD
+    assert torch.equal(unheard, (heard == 0).all(0))
+    loud = inheritance.said(shown, words()).square() * inheritance.weights(shown)[:, None]
+    assert loud.sum(0)[unheard].max() <= loud.sum(0)[~unheard].min()
+    loudness = inheritance.said(shown, heard).square().mean(1).sqrt()
+    assert (loudness <= norm.max() + 1e-6).float().mean() >= 0.98
+    assert norm.max() <= loudness.max() + 1e-6
+
+
 @torch.no_grad()
 def test_latents_say_what_the_decoder_is_given(school: Idefics2) -> None:
-    native.begin(school.part("projector"), words(), torch.Generator().manual_seed(0))
+    begin(school)
     gatherer = native.Gatherer(school.network.model, words())
     batch = native.encode(school.processor, starry())
     pixels, mask = batch["pixel_values"][:, None], batch["pixel_attention_mask"][:, None]
@@ -99,7 +123,7 @@ def test_latents_say_what_the_decoder_is_given(school: Idefics2) -> None:
 @torch.no_grad()
 def test_a_latent_that_looks_at_its_patch_does_not_go_astray(school: Idefics2) -> None:
     """The looks are those of the perceiver's own attention."""
-    native.begin(school.part("projector"), words(), torch.Generator().manual_seed(0))
+    begin(school)
     gatherer = native.Gatherer(school.network.model, words())
     batch = native.encode(school.processor, starry()[1:])
     _, context = gatherer(batch)
@@ -123,7 +147,7 @@ def test_each_lesson_lowers_its_loss(school: Idefics2) -> None:
     before, *_, after = fallen(namer, drawings)
     assert after < before
     assert set(namer.measure(pages)) == {"characters", "things", "places"}
-    native.begin(school.part("projector"), words(), torch.Generator().manual_seed(0))
+    begin(school)
     gatherer = native.Gatherer(school.network.model, words())
     before, *_, after = fallen(gatherer, drawings)
     assert after < before
@@ -135,6 +159,7 @@ def test_a_stage_resumes(school: Idefics2, monkeypatch: pytest.MonkeyPatch) -> N
     """Stopped after the first of two steps it goes on from there; the decoder is left alone."""
     monkeypatch.setattr(native, "BATCH", 4)
     monkeypatch.setattr(native, "STRIPS", 1)
+    monkeypatch.setattr(native, "FRAMES", 1)
     plan = replace(gathering.GATHERING, steps=2, save_every=1)
     monkeypatch.setattr(gathering, "GATHERING", plan)
     said: list[Any] = []
@@ -160,7 +185,7 @@ def test_a_stage_resumes(school: Idefics2, monkeypatch: pytest.MonkeyPatch) -> N
 @torch.no_grad()
 def test_a_sequence_asks_what_its_questions_ask_alone(school: Idefics2) -> None:
     """Pictures of several sizes side by side, filled up as the processor does."""
-    native.begin(school.part("projector"), words(), torch.Generator().manual_seed(0))
+    begin(school)
     network = school.network.eval()
     taught = [LESSONS["scene"](1), LESSONS["strip"](2), LESSONS["clip"](1)[:2]]
     lessons = [curriculum._taken(school.model, lesson) for lesson in taught]
@@ -181,7 +206,7 @@ def test_a_sequence_asks_what_its_questions_ask_alone(school: Idefics2) -> None:
 
 
 def test_the_network_is_taught_beside_its_elder(school: Idefics2) -> None:
-    native.begin(school.part("projector"), words(), torch.Generator().manual_seed(0))
+    begin(school)
     stage = replace(curriculum.IMITATING, batch=2, weights={"scene": 0.5, "clip": 0.5})
     elder = inheritance.processor_of("qwen2"), school.elder
     parts = curriculum.batch_maker(school.processor, school.network, stage, school.model, elder)(1)
@@ -200,12 +225,10 @@ def test_phi3s_fused_linears_come_apart(school: Idefics2) -> None:
     theirs = phi3_5.tokenizer()
     elder = phi3_5.network(theirs).eval()
     inheritance.take_over(
-        school.part("decoder"),
-        school.part("head"),
-        elder.model,
-        (theirs, school.processor.tokenizer),
+        (school.part("decoder"), school.part("head")),
+        (elder.model, elder.lm_head),
+        (school.processor.tokenizer, theirs),
     )
-    elder.lm_head.weight.copy_(elder.model.embed_tokens.weight)
     ids = torch.tensor([[72, 300, 411, 95, 631, 8]])
     mine, other = (n(input_ids=ids).logits[..., :632] for n in (school.network.eval(), elder))
     assert (mine - other).abs().max() < 1e-4 * other.abs().max()
