@@ -13,7 +13,6 @@ from vlmbench.catalogue import compressions
 from vlmbench.embedded import (
     CHECKPOINTS,
     inheritance,
-    matching,
     outliers,
     pages,
     rows,
@@ -26,7 +25,6 @@ from vlmbench.embedded.labels import CLASSES, SHADES
 from vlmbench.embedded.labels import of as labels_of
 from vlmbench.embedded.school import SEED
 from vlmbench.embedded.train import SCHOOLS
-from vlmbench.errors import CheckpointError
 from vlmbench.pictures import decode_picture
 from vlmbench.spec import Source
 from vlmbench.variant import load
@@ -93,14 +91,6 @@ def test_what_is_taken_over_is_written_and_loads(
     left = {path.name for path in tmp_path.iterdir()} - {"states"}
     assert left == {name}, "nothing half done is left"
     assert 1e6 < sum(p.numel() for p in heir.network.parameters()) < 4e6
-
-
-def test_clip_begins_with_a_tower_that_is_there(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(matching, "CHECKPOINTS", tmp_path)
-    with pytest.raises(CheckpointError, match="train llavanext"):
-        SCHOOLS["clip"]("clip", tmp_path).run()
 
 
 @pytest.mark.parametrize("name", ["llavanext", "video_llava", "idefics2"])
