@@ -127,6 +127,12 @@ SPELLING = Stage(
     {"scene": 0.2, "strip": 0.12, "page": 0.3, "choice": 0.03, "diagram": 0.15, "clip": 0.2},
     steps=True,
 )
+PROOFREADING = Stage(
+    "proofreading",
+    Plan(300, muon_rate=8e-4, adamw_rate=4e-4, save_every=50, half=True),
+    {"scene": 0.15, "strip": 0.15, "page": 0.4, "choice": 0.02, "diagram": 0.1, "clip": 0.18},
+    steps=True,
+)
 # BLIP-2 is taught what scenes are asked and no more: its decoder has nothing to take over. It
 # learns what it is told means beside a tower that stays as it is: guesses would ruin that.
 LISTENING = Stage(

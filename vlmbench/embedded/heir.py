@@ -41,7 +41,11 @@ class Heir(School):
     """Where letters do not lie as patches do, they take longer."""
     PARENT = "phi3_5"
     """Whose decoder is taken over. It is always Qwen2-VL that is imitated."""
-    IMITATES: tuple[Stage, ...] = curriculum.IMITATING, curriculum.SPELLING
+    IMITATES: tuple[Stage, ...] = (
+        curriculum.IMITATING,
+        curriculum.SPELLING,
+        curriculum.PROOFREADING,
+    )
     """What is learnt on pixels, beside Qwen2-VL."""
     SEES: tuple[str, ...] = "vision_tower", "multi_modal_projector"
     """What sees pictures, and last what says it to the decoder, in the network's `model`."""

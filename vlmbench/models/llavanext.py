@@ -1,10 +1,14 @@
 """LLaVA-NeXT-Video (LLaVA's blog, 2024-04-30): CLIP on views of a picture, a Llama decoder."""
 
+from vlmbench.models import shipped
 from vlmbench.spec import Anatomy, Model, Source, Watching
 
 LLAVANEXT = Model(
     name="llavanext",
-    sources={"hub": Source("llava-hf/LLaVA-NeXT-Video-7B-hf")},
+    sources={
+        "embedded": shipped("llavanext"),
+        "hub": Source("llava-hf/LLaVA-NeXT-Video-7B-hf"),
+    },
     architecture="LlavaNextVideoForConditionalGeneration",
     anatomy=Anatomy(
         vision="model.vision_tower",
