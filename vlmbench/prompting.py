@@ -119,14 +119,28 @@ def _joined(processor: Any, parts: Sequence[Inputs]) -> Inputs:
                 torch.nn.functional.pad(one, (longest - one.shape[1], 0), value=padding[name])
                 for one in tensors
             ]
-        if len({one.shape[1:] for one in tensors}) > 1:
+        if "video" in name and len({one.shape[1:] for one in tensors}) > 1:
             shapes = ", ".join(sorted({str(tuple(one.shape[1:])) for one in tensors}))
             raise VideoError(
                 f"the model takes videos of one length at a time, these are {shapes}. Answer them "
                 "one by one (--batch-size 1), or show as many frames of each (--frames)."
             )
-        joined[name] = torch.cat(tensors)
+        joined[name] = together(tensors)
     return joined
+
+
+def together(shown: Sequence[torch.Tensor]) -> torch.Tensor:
+    """What several turns show; fewer views, and smaller ones, are filled up with nothing."""
+    import torch
+
+    most = [max(sizes) for sizes in zip(*(one.shape[1:] for one in shown), strict=True)]
+    return torch.cat([torch.nn.functional.pad(one, _missing(one, most)) for one in shown])
+
+
+def _missing(one: torch.Tensor, most: list[int]) -> list[int]:
+    """What `pad` adds behind every dimension but the first; it names the last one first."""
+    gaps = [full - size for full, size in zip(most, one.shape[1:], strict=True)]
+    return [side for gap in reversed(gaps) for side in (0, gap)]
 
 
 def watch(turn: Turn) -> video.Frames | None:

@@ -13,6 +13,7 @@ import torch
 from PIL import Image
 
 from vlmbench import video
+from vlmbench.embedded.blank import llavanext as blank
 from vlmbench.errors import PictureError, VideoError
 from vlmbench.pictures import decode_picture
 from vlmbench.prompting import IGNORED, encode, encode_answered, render
@@ -161,6 +162,18 @@ def test_clips_and_pictures_share_a_batch(processor: Any) -> None:
     alone = encode(processor, [clip])
     assert torch.equal(batch["pixel_values_videos"], alone["pixel_values_videos"])
     assert torch.equal(batch["pixel_values"], encode(processor, [TWO, ONE])["pixel_values"])
+
+
+def test_pictures_in_as_many_views_as_they_need_share_a_batch_with_clips() -> None:
+    """What one has fewer is filled up as the processor does where there is no clip."""
+    llavanext = blank.processor(blank.tokenizer())
+    pictures = [Turn((picture(*size),), "What?") for size in ((168, 168), (336, 336))]
+    alone = encode(llavanext, pictures)
+    views = alone["pixel_values"].shape[1]
+    assert views == 5 and not alone["pixel_values"][0, 2:].any(), "the smaller one has two"
+    mixed = encode(llavanext, [pictures[0], Turn((), "What?", clip=film(8)), pictures[1]])
+    assert torch.equal(mixed["pixel_values"], alone["pixel_values"])
+    assert mixed["pixel_values_videos"].shape == (1, 8, 3, 168, 168)
 
 
 def test_a_model_without_a_video_path_gets_pictures_in_order(processor: Any) -> None:

@@ -21,9 +21,8 @@ from vlmbench.embedded.sequences import (
     encode,
     pixels_in,
     stacked,
-    together,
 )
-from vlmbench.prompting import IGNORED, encode_answered, taken_by, watch
+from vlmbench.prompting import IGNORED, encode_answered, taken_by, together, watch
 from vlmbench.spec import Model, Turn
 from vlmbench.training import Plan
 from vlmbench.video import Frames

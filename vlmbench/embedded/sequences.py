@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from vlmbench.embedded.lessons import Lesson
-from vlmbench.prompting import IGNORED, process, render, watch
+from vlmbench.prompting import IGNORED, process, render, together, watch
 from vlmbench.spec import Turn
 from vlmbench.video import Frames
 
@@ -170,18 +170,6 @@ def stacked(sequences: list[Inputs]) -> Inputs:
     for name in dict.fromkeys(name for one in sequences for name in one if name not in fill):
         batch[name] = together([one[name] for one in sequences if name in one])
     return batch
-
-
-def together(shown: list[Tensor]) -> Tensor:
-    """What several sequences show; fewer views, and smaller ones, are filled up with nothing."""
-    most = [max(sizes) for sizes in zip(*(one.shape[1:] for one in shown), strict=True)]
-    return torch.cat([nn.functional.pad(one, _missing(one, most)) for one in shown])
-
-
-def _missing(one: Tensor, most: list[int]) -> list[int]:
-    """What `pad` adds behind every dimension but the first; it names the last one first."""
-    gaps = [full - size for full, size in zip(most, one.shape[1:], strict=True)]
-    return [side for gap in reversed(gaps) for side in (0, gap)]
 
 
 def visible(segments: Tensor) -> Tensor:
