@@ -1,6 +1,7 @@
 """BLIP-2 (arXiv 2301.12597): a ViT, a Q-Former, an OPT decoder."""
 
 from vlmbench.anatomy import Anatomy, Feed
+from vlmbench.models import shipped
 from vlmbench.spec import Model, Source
 
 _QKV = ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj")
@@ -14,7 +15,7 @@ OPT = (
 
 BLIP2 = Model(
     name="blip2",
-    sources={"hub": Source("Salesforce/blip2-opt-2.7b")},
+    sources={"embedded": shipped("blip2"), "hub": Source("Salesforce/blip2-opt-2.7b")},
     architecture="Blip2ForConditionalGeneration",
     anatomy=Anatomy(
         vision="vision_model",
