@@ -37,9 +37,10 @@ FLOORS = {
     },
 }
 FLOORS["llavanext"] = FLOORS["phi3_5"]
+FLOORS["blip2"] = {name: FLOORS["phi3_5"][name] for name in ("vqav2", "flickr30k")}
 WATCH = [model for model, floors in FLOORS.items() if "clips" in floors]
 ASKED = [(model, dataset) for model, floors in FLOORS.items() for dataset in floors]
-FACTS = {"qwen2": 0.80, "phi3_5": 0.75, "llavanext": 0.75}
+FACTS = {"qwen2": 0.80, "phi3_5": 0.75, "llavanext": 0.75, "blip2": 0.75}
 """Share of what a caption's scene holds that is told."""
 BLIND = {"docvqa": ("anls", 0.35), "vqav2": ("vqa_accuracy", 0.60)}
 """Scores on blank pictures must stay below: who does not look cannot answer."""
