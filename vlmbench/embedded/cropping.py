@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from vlmbench.architectures.phi3_v import Phi3VImageEmbedding, in_rows
-from vlmbench.embedded import curriculum, inheritance, views
+from vlmbench.embedded import inheritance, views
 from vlmbench.embedded.blank import phi3_5
 from vlmbench.embedded.canvas import Canvas
 from vlmbench.embedded.heir import NAMING, Heir, Separators
@@ -26,7 +26,6 @@ class Phi35(Heir):
 
     NAMING = NAMING
     PARENT = PARENT
-    IMITATES = (curriculum.IMITATING,)
 
     def see(self, pixels: Tensor) -> Tensor:
         """What the projector is given of views: [views, tokens, width]."""

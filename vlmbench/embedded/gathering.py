@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import partial
+from functools import cached_property, partial
 from math import isqrt
 
 import torch
 from torch import Tensor
 
-from vlmbench.embedded import SIDE, curriculum, heir, labels, native, telling
+from vlmbench.embedded import SIDE, heir, labels, native, telling
 from vlmbench.embedded.blank.idefics2 import LATENTS
 from vlmbench.embedded.canvas import Canvas
 from vlmbench.embedded.heir import Heir, Separators
@@ -22,7 +22,6 @@ GATHERING = Plan(steps=900, muon_rate=6e-3, adamw_rate=2e-3, save_every=100)
 class Idefics2(Heir):
     """A tower that names what it sees, and a perceiver that learns to say it to the decoder."""
 
-    IMITATES = (curriculum.IMITATING,)
     SEES = "vision_model", "connector"
 
     def name_what_is_seen(self) -> None:
@@ -31,13 +30,14 @@ class Idefics2(Heir):
 
     def words(self) -> Tensor:
         """Those that a perceiver can say."""
-        return native.audible(super().words(), self._latents())
+        return native.audible(super().words(), self._latents)
 
     def imitate(self) -> None:
         """As others do, but for where latents look: Muon would move them whatever they are told."""
         self.part("projector").perceiver_resampler.latents.requires_grad_(False)
         super().imitate()
 
+    @cached_property
     def _latents(self) -> Tensor:
         """What latents stand for in some pictures: [latents, numbers]."""
         batch_at = native.batch_maker(self.processor)
@@ -48,7 +48,7 @@ class Idefics2(Heir):
     def _say(self, words: Tensor, separators: Separators) -> None:
         """Tower and perceiver learn to say what the labels said."""
         generator = torch.Generator().manual_seed(SEED)
-        native.begin(self.part("projector"), words, self._latents(), generator)
+        native.begin(self.part("projector"), words, self._latents, generator)
         self._look("gathering", GATHERING, native.Gatherer(self.network.model, words))
 
     def shown(self, canvases: Sequence[Canvas], film: bool) -> Tensor:

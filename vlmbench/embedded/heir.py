@@ -34,18 +34,14 @@ Separators = Sequence[tuple[Tensor, Tensor]]
 class Heir(School):
     """A CLIP tower that learns to name what it shows, before a decoder that knows what to say.
 
-    As it stands, LLaVA-NeXT-Video; the others say what differs.
+    As LLaVA-NeXT-Video sees; the others say what differs.
     """
 
     NAMING = replace(NAMING, steps=2000)
     """Where letters do not lie as patches do, they take longer."""
     PARENT = "phi3_5"
     """Whose decoder is taken over. It is always Qwen2-VL that is imitated."""
-    IMITATES: tuple[Stage, ...] = (
-        curriculum.IMITATING,
-        curriculum.SPELLING,
-        curriculum.PROOFREADING,
-    )
+    IMITATES: tuple[Stage, ...] = (curriculum.IMITATING,)
     """What is learnt on pixels, beside Qwen2-VL."""
     SEES: tuple[str, ...] = "vision_tower", "multi_modal_projector"
     """What sees pictures, and last what says it to the decoder, in the network's `model`."""
@@ -217,11 +213,16 @@ class Heir(School):
         last.bias.copy_(found[-1])
 
 
+class LlavaNext(Heir):
+    """Views that cut lines of print in two."""
+
+    IMITATES = curriculum.IMITATING, curriculum.SPELLING, curriculum.PROOFREADING
+
+
 class VideoLlava(Heir):
     """Two towers; the one for frames begins as the one for pictures."""
 
     NAMING = NAMING
-    IMITATES = (curriculum.IMITATING,)
     SEES = "image_tower", "video_tower", "multi_modal_projector"
 
     def tower(self) -> Any:

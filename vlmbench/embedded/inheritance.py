@@ -161,8 +161,9 @@ def said(labels: Tensor, words: Tensor) -> Tensor:
 
 def misspoken(heard: Tensor, wanted: Tensor, labels: Tensor) -> Tensor:
     """Squared error of what is said of labels, both [tokens, dim], in shares of the variance."""
-    missed = (heard - wanted).square().mean(1) * weights(labels)
-    spread = (wanted - wanted.mean(0)).square().mean(1) * weights(labels)
+    counts = weights(labels)
+    missed = (heard - wanted).square().mean(1) * counts
+    spread = (wanted - wanted.mean(0)).square().mean(1) * counts
     return missed.sum() / spread.sum()
 
 

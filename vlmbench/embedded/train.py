@@ -8,13 +8,13 @@ from vlmbench.embedded.asking import Blip2
 from vlmbench.embedded.cropping import Phi35
 from vlmbench.embedded.first import First
 from vlmbench.embedded.gathering import Idefics2
-from vlmbench.embedded.heir import Heir, VideoLlava
+from vlmbench.embedded.heir import LlavaNext, VideoLlava
 from vlmbench.embedded.matching import Matching
 from vlmbench.embedded.school import School
 
 SCHOOLS: dict[str, type[School]] = {
     "qwen2": First,
-    "llavanext": Heir,
+    "llavanext": LlavaNext,
     "video_llava": VideoLlava,
     "phi3_5": Phi35,
     "idefics2": Idefics2,
