@@ -19,7 +19,7 @@ from vlmbench.files import write_whole
 from vlmbench.run import Run, Scores, as_lines, one_line
 from vlmbench.spec import Cell, Gate, Metric
 
-VERSION = 3
+VERSION = 4
 _TOLD = ("content", "cluster", "answer")
 """What a sample's line begins with; its scores follow."""
 _LOOSENED = 2
@@ -32,6 +32,7 @@ class Kept:
 
     content: str
     cluster: str
+    """Told apart within one baseline only; a file numbers them."""
     answer: str
     scores: Scores
 
@@ -71,11 +72,23 @@ class Baseline:
         head = {name: value for name, value in asdict(self).items() if name != "samples"}
         metrics = sorted(self.scores)
         head |= {"version": VERSION, "scores": self.scores, "columns": [*_TOLD, *metrics]}
+        clusters: dict[str, int] = {}
         samples = {
-            name: [kept.content, kept.cluster, kept.answer, *(kept.scores[m] for m in metrics)]
-            for name, kept in self.samples.items()
+            name: [
+                kept.content,
+                clusters.setdefault(kept.cluster, len(clusters)),
+                kept.answer,
+                *(_short(kept.scores[metric]) for metric in metrics),
+            ]
+            for name, kept in sorted(self.samples.items())
         }
-        return as_lines({**head, "digest": _digest(as_lines(head, samples))}, samples)
+        digest = _digest(as_lines(head, samples, spaced=False))
+        return as_lines({**head, "digest": digest}, samples, spaced=False)
+
+
+def _short(score: float) -> float:
+    """Most scores are all or nothing."""
+    return int(score) if float(score).is_integer() else score
 
 
 def of_run(
@@ -223,21 +236,23 @@ def _from_run(data: dict[str, Any]) -> dict[str, Any]:
 
 def _as_written(data: dict[str, Any], version: int) -> bool:
     head = {name: value for name, value in data.items() if name not in ("digest", "samples")}
-    return bool(data["digest"] == _digest(as_lines({**head, "version": version}, data["samples"])))
+    text = as_lines({**head, "version": version}, data["samples"], spaced=version < 4)
+    return bool(data["digest"] == _digest(text))
 
 
 def _from_file(data: dict[str, Any], version: int) -> dict[str, Any]:
-    """Version 2 named every field in every line."""
+    """Version 2 named every field in every line; before version 4 clusters had long names."""
     del data["digest"], data["scores"]
     if version > 2:
-        told = len(_TOLD)
-        metrics = data.pop("columns")[told:]
+        metrics = data.pop("columns")[len(_TOLD) :]
         data["samples"] = {
             name: {
-                **dict(zip(_TOLD, line, strict=False)),
-                "scores": dict(zip(metrics, line[told:], strict=True)),
+                "content": content,
+                "cluster": str(cluster),
+                "answer": answer,
+                "scores": dict(zip(metrics, scores, strict=True)),
             }
-            for name, line in data["samples"].items()
+            for name, (content, cluster, answer, *scores) in data["samples"].items()
         }
     return data
 

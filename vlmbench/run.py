@@ -105,13 +105,13 @@ class Run:
         return cls(samples=samples, **data)
 
 
-def as_lines(head: Mapping[str, Any], samples: Mapping[str, Any]) -> str:
+def as_lines(head: Mapping[str, Any], samples: Mapping[str, Any], *, spaced: bool = True) -> str:
     """A JSON object of `head` and, a line each, `samples`; sorted, floats to six digits."""
+    apart = (", ", ": ") if spaced else (",", ":")
+    line = json.JSONEncoder(separators=apart, sort_keys=True, ensure_ascii=False)
     lines = json.dumps(_rounded(head), indent=1, sort_keys=True, ensure_ascii=False)[:-2]
     each = ",\n".join(
-        f"  {json.dumps(name)}: "
-        f"{json.dumps(_rounded(samples[name]), sort_keys=True, ensure_ascii=False)}"
-        for name in sorted(samples)
+        f"  {json.dumps(name)}: " + line.encode(_rounded(samples[name])) for name in sorted(samples)
     )
     text = f'{lines},\n "samples": {{\n{each}\n }}\n}}\n'
     return _ESCAPED.sub(lambda found: f"\\u{ord(found[0]):04x}", text)

@@ -98,7 +98,7 @@ version control, or write it again:  pytest -k mine_32bit-docvqa --baseline-upda
 
 def test_edited_by_hand(judged, stored):
     path = judged.baseline(stored)
-    path.write_text(path.read_text().replace('"No", ', '"Yes", ', 1))
+    path.write_text(path.read_text().replace('"No",', '"Yes",', 1))
     result = judged.pytest()
     result.assert_outcomes(failed=1)
     result.stdout.fnmatch_lines([EDITED.strip()])

@@ -20,7 +20,7 @@ ANLS = Gate("anls", 0.02)
 
 
 def scored(score: float) -> Scored:
-    return Scored("hash", "what?", ("right", "also right"), "answer", {"anls": score}, "page")
+    return Scored("hash", "what?", ("right", "also right"), "answer", {"anls": score}, "0")
 
 
 def kept(score: float) -> Baseline:
@@ -82,8 +82,8 @@ def test_a_damaged_baseline_is_named(data: bytes, tmp_path: Path) -> None:
     ("old", "new"),
     [
         ('"anls": 1.0', '"anls": 0.5'),
-        ('"answer", 1.0', '"answer", 0.5'),
-        ('"page", "answer"', '"page", "other"'),
+        ('"answer",1', '"answer",0.5'),
+        ('0,"answer"', '0,"other"'),
         ('"tier": "embedded"', '"tier": "hub"'),
         ('"cell"', '"cells"'),
     ],
@@ -112,7 +112,7 @@ SECOND = """{
  "version": 2,
  "visible": {},
  "samples": {
-  "a": {"answer": "answer", "cluster": "page", "content": "hash", "scores": {"anls": 1.0}}
+  "a": {"answer": "answer", "cluster": "0", "content": "hash", "scores": {"anls": 1.0}}
  }
 }
 """
@@ -121,17 +121,71 @@ SECOND = """{
 
 def test_the_second_version_is_read_and_its_edits_are_told(tmp_path: Path) -> None:
     path = tmp_path / "old.json"
-    path.write_text(SECOND.replace("DIGEST", "8ee014b255983b79"))
+    path.write_text(SECOND.replace("DIGEST", "33d4151c45152b87"))
     assert load(path, CELL, "embedded") == kept(1.0)
     path.write_text(path.read_text().replace('"answer": "answer"', '"answer": "other"'))
     with pytest.raises(BaselineError, match=r"old\.json was edited"):
         load(path, CELL, "embedded")
 
 
+THIRD = """{
+ "anchor": {"anls": 1.0},
+ "cell": "qwen2_4bit-docvqa",
+ "census": {},
+ "columns": [
+  "content",
+  "cluster",
+  "answer",
+  "anls"
+ ],
+ "digest": "DIGEST",
+ "environment": {},
+ "file_bytes": 0,
+ "footprint_bytes": 0,
+ "health": {},
+ "peak_bytes": 0,
+ "protocol": {"dataset": "docvqa"},
+ "scores": {"anls": 1.0},
+ "subject": {},
+ "tier": "embedded",
+ "version": 3,
+ "visible": {},
+ "samples": {
+  "a": ["hash", "page", "answer", 1.0]
+ }
+}
+"""
+"""As version 3 kept it, but for its digest."""
+
+
+def test_the_third_version_is_read_and_its_edits_are_told(tmp_path: Path) -> None:
+    path = tmp_path / "old.json"
+    path.write_text(THIRD.replace("DIGEST", "40c4a063367392db"))
+    old = load(path, CELL, "embedded")
+    assert old.samples["a"] == replace(kept(1.0).samples["a"], cluster="page")
+    path.write_text(path.read_text().replace('"answer"', '"other"'))
+    with pytest.raises(BaselineError, match=r"old\.json was edited"):
+        load(path, CELL, "embedded")
+
+
+def test_who_shares_a_picture_is_kept_by_number(tmp_path: Path) -> None:
+    path, clusters = tmp_path / "numbered.json", {"c": "b" * 16, "b": "a" * 16, "a": "b" * 16}
+    samples = {name: replace(scored(0.5), cluster=long) for name, long in clusters.items()}
+    save(path, of_run(Run(CELL, "embedded", {}, {}, {}, samples)))
+    found = load(path, CELL, "embedded")
+    assert {name: one.cluster for name, one in found.samples.items()} == {
+        "a": "0",
+        "b": "1",
+        "c": "0",
+    }
+    save(tmp_path / "again.json", found)
+    assert (tmp_path / "again.json").read_bytes() == path.read_bytes()
+
+
 def test_a_line_with_a_score_too_many_is_damage(tmp_path: Path) -> None:
     """Also where nothing is to be told of edits."""
     path = tmp_path / "damaged.json"
-    path.write_text(WHOLE.replace('"answer", 1.0', '"answer", 1.0, 0.5'))
+    path.write_text(WHOLE.replace('"answer",1', '"answer",1,0.5'))
     with pytest.raises(BaselineError, match=r"damaged\.json cannot be read"):
         load(path, CELL, "embedded", edited=True)
 
@@ -142,8 +196,8 @@ def test_the_first_version_is_read_and_a_later_one_is_not(tmp_path: Path) -> Non
     old = load(path, CELL, "embedded")
     assert old.samples["a"].answer == "answer" and old.samples["a"].cluster == "a"
     assert old.anchor == {}
-    path.write_text(WHOLE.replace('"version": 3', '"version": 4'))
-    with pytest.raises(BaselineError, match="is of version 4; this vlmbench reads up to 3"):
+    path.write_text(WHOLE.replace('"version": 4', '"version": 5'))
+    with pytest.raises(BaselineError, match="is of version 5; this vlmbench reads up to 4"):
         load(path, CELL, "embedded")
 
 
