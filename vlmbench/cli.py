@@ -1,4 +1,4 @@
-"""The command line: list what there is, ask, describe, search, compress, table, show the cache."""
+"""The command line: what there is, what models say and choose, compressing, tables, the cache."""
 
 from __future__ import annotations
 
@@ -22,7 +22,9 @@ from vlmbench.errors import PictureError, UsageError, VlmbenchError
 from vlmbench.files import write_whole
 from vlmbench.options import Options, catalogued
 from vlmbench.report import markdown, published, tables
+from vlmbench.run import printable
 from vlmbench.spec import Clip, Compression, Sampling, Turn
+from vlmbench.variant import Variant
 
 _USUAL = "default: 32bit, or `stored` where the checkpoint is compressed already"
 
@@ -39,7 +41,7 @@ def main(arguments: list[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except VlmbenchError as error:
-        print(f"vlmbench: {_printable(str(error))}", file=sys.stderr)
+        print(f"vlmbench: {printable(str(error))}", file=sys.stderr)
         return 2
 
 
@@ -71,11 +73,15 @@ def _parser() -> argparse.ArgumentParser:
     search = commands.add_parser("search", help="the pictures of a folder that fit a text best")
     search.add_argument("text")
     search.add_argument("folder", type=Path)
-    search.add_argument("--model", default="clip", metavar="NAME[=WHERE]")
-    search.add_argument("--compression", default="32bit", metavar="NAME")
     search.add_argument("--first", type=int, default=5, metavar="N", help="show so many (5)")
-    _add_tier(search)
+    _add_comparing(search)
     search.set_defaults(run=_search)
+    label = commands.add_parser("label", help="which of some texts fits a picture best")
+    label.add_argument("picture", type=Path)
+    label.add_argument("label", nargs="+")
+    label.add_argument("--prompt", default="{}", metavar="TEXT", help='as in "a photo of a {}."')
+    _add_comparing(label)
+    label.set_defaults(run=_label)
     compress = commands.add_parser("compress", help="write a compressed checkpoint to a folder")
     compress.add_argument("model", metavar="MODEL[=WHERE]")
     compress.add_argument("--with", dest="recipe", required=True, metavar="RECIPE")
@@ -99,6 +105,12 @@ def _parser() -> argparse.ArgumentParser:
 def _add_tier(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--tier", choices=("embedded", "hub"), default="embedded")
     parser.add_argument("--device", default="cpu")
+
+
+def _add_comparing(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--model", default="clip", metavar="NAME[=WHERE]")
+    parser.add_argument("--compression", default="32bit", metavar="NAME")
+    _add_tier(parser)
 
 
 def _add_where(parser: argparse.ArgumentParser) -> None:
@@ -150,12 +162,7 @@ def _bench(
 def _ask(options: argparse.Namespace) -> int:
     compression = options.compression or selection.usual(options.model)
     bench = _bench(options, [options.model], [compression])
-    try:
-        picture = options.picture.read_bytes()
-    except OSError as error:
-        raise PictureError(
-            f"{options.picture}: {error.strerror}. Expected a picture file (PNG, JPEG, ...)."
-        ) from None
+    picture = _picture(options.picture)
     from vlmbench.answering import answer
 
     (model,) = bench.models
@@ -164,38 +171,50 @@ def _ask(options: argparse.Namespace) -> int:
     variant = bench.variant(model, bench.compressions[0])
     turns = {str(options.picture): Turn((picture,), options.question, "Answer briefly.")}
     answers = answer(variant, turns, max_new_tokens=options.max_new_tokens, batch_size=1)
-    print(_printable(next(iter(answers.values())).text))
+    print(printable(next(iter(answers.values())).text))
     return 0
+
+
+def _picture(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise PictureError(
+            f"{path}: {error.strerror}. Expected a picture file (PNG, JPEG, ...)."
+        ) from None
 
 
 def _search(options: argparse.Namespace) -> int:
     if options.first < 1:
         raise UsageError(f"--first must be at least 1, got {options.first}")
+    found, passed = retrieval.search(_comparing(options), options.text, options.folder)
+    if passed:
+        print(f"vlmbench: {passed} files are no readable pictures", file=sys.stderr)
+    if not found:
+        raise UsageError(f"{options.folder} holds no readable picture. Name a folder that does.")
+    for fit, path in found[: options.first]:
+        print(f"{fit:6.3f}  {printable(str(path))}")
+    return 0
+
+
+def _label(options: argparse.Namespace) -> int:
+    if "{}" not in options.prompt:
+        raise UsageError(
+            f'--prompt {options.prompt!r} has no place for a label: "a photo of a {{}}."'
+        )
+    texts = [options.prompt.replace("{}", text) for text in options.label]
+    chances = retrieval.label(_comparing(options), _picture(options.picture), texts)
+    for chance, text in sorted(zip(chances, options.label, strict=True), key=lambda said: -said[0]):
+        print(f"{chance:6.3f}  {printable(text)}")
+    return 0
+
+
+def _comparing(options: argparse.Namespace) -> Variant:
     bench = _bench(options, [options.model], [options.compression])
     (model,) = bench.models
     if model.writes:
-        raise UsageError(f"{model.name} writes answers. Search with a model that compares: clip")
-    if not options.folder.is_dir():
-        raise UsageError(f"{options.folder} is no folder. Name one that holds pictures.")
-    variant = bench.variant(model, bench.compressions[0])
-    wanted = retrieval.embed(variant, retrieval.of_texts(variant.processor, [options.text]))
-    fits: list[tuple[float, Path]] = []
-    passed = 0
-    for path in sorted(path for path in options.folder.rglob("*") if path.is_file()):
-        try:
-            inputs = retrieval.of_pictures(variant.processor, [path.read_bytes()])
-        except (OSError, PictureError):
-            passed += 1
-        else:
-            fit = float(retrieval.embed(variant, inputs) @ wanted[0])
-            fits.append((fit, path.relative_to(options.folder)))
-    if passed:
-        print(f"vlmbench: {passed} files are no readable pictures", file=sys.stderr)
-    if not fits:
-        raise UsageError(f"{options.folder} holds no readable picture (PNG, JPEG, ...).")
-    for fit, path in sorted(fits, key=lambda found: -found[0])[: options.first]:
-        print(f"{fit:6.3f}  {_printable(str(path))}")
-    return 0
+        raise UsageError(f"{model.name} writes answers. Name a model that compares: clip")
+    return bench.variant(model, bench.compressions[0])
 
 
 def _describe(options: argparse.Namespace) -> int:
@@ -217,7 +236,7 @@ def _describe(options: argparse.Namespace) -> int:
     if options.json:
         print(as_json(options.video, options.question, frames, said))
     else:
-        said = [replace(one, answer=_printable(one.answer)) for one in said]
+        said = [replace(one, answer=printable(one.answer)) for one in said]
         print(as_text(frames, said, shutil.get_terminal_size().columns), end="")
     return 0
 
@@ -261,11 +280,6 @@ def _tables(options: argparse.Namespace) -> int:
             f"--out {options.out} cannot be written ({error}). Name a file: tables.md"
         ) from None
     return 0
-
-
-def _printable(text: str) -> str:
-    """What a terminal may be shown of what a model said."""
-    return "".join(c if c.isprintable() or c == "\n" else f"\\x{ord(c):02x}" for c in text)
 
 
 def _cache(options: argparse.Namespace) -> int:

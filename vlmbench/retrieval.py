@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vlmbench.errors import NumericsError, PictureError
@@ -67,6 +68,54 @@ def choose(variant: Variant, choices: Choices, known: Tensor, inputs: Inputs) ->
     best = fits.argmax(1).tolist()
     sound = fits.isfinite().all(1).tolist()
     return [choices.texts[i] if ok else None for i, ok in zip(best, sound, strict=True)]
+
+
+def search(variant: Variant, text: str, folder: Path) -> tuple[list[tuple[float, Path]], int]:
+    """Pictures of a folder by how well they fit a text, best first, and how many files are none.
+
+    A fit is a cosine; a path is told from the folder on.
+
+    Raises:
+        NumericsError: what is made of the text or of a picture is no number.
+    """
+    wanted = embed(variant, of_texts(variant.processor, [text]))[0]
+    fits: list[tuple[float, Path]] = []
+    passed = 0
+    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+        try:
+            inputs = of_pictures(variant.processor, [path.read_bytes()])
+        except (OSError, PictureError):
+            passed += 1
+        else:
+            fit = _numbers(variant, embed(variant, inputs) @ wanted, str(path))
+            fits.append((float(fit), path.relative_to(folder)))
+    return sorted(fits, key=lambda found: -found[0]), passed
+
+
+def label(variant: Variant, picture: bytes, labels: Sequence[str]) -> list[float]:
+    """How likely a picture is of each label, were it of one of them: zero-shot classification.
+
+    Source: Radford et al., arXiv 2103.00020, 3.1.2.
+
+    Raises:
+        PictureError: the picture cannot be read.
+        NumericsError: what is made of the picture or of a label is no number.
+    """
+    shown = embed(variant, of_pictures(variant.processor, [picture]))[0]
+    fits = embed(variant, of_texts(variant.processor, labels)) @ shown
+    scaled = (
+        _numbers(variant, fits, "the picture and its labels") * variant.network.logit_scale.exp()
+    )
+    chances: list[float] = scaled.softmax(0).tolist()
+    return chances
+
+
+def _numbers(variant: Variant, fits: Tensor, what: str) -> Tensor:
+    if not fits.isfinite().all():
+        raise NumericsError(
+            f"{variant.name}: the features of {what} are NaN or infinite. Nothing can be compared."
+        )
+    return fits
 
 
 def embed(variant: Variant, inputs: Inputs) -> Tensor:

@@ -130,3 +130,8 @@ def one_line(text: str) -> str:
     flat = json.dumps(text, ensure_ascii=False)
     shown = "".join(c if c.isprintable() else f"\\u{ord(c):04x}" for c in flat)
     return shown if len(shown) <= 160 else shown[:157] + '..."'
+
+
+def printable(text: str) -> str:
+    """What a terminal may be shown of a text of many lines."""
+    return "".join(c if c.isprintable() or c == "\n" else f"\\x{ord(c):02x}" for c in text)

@@ -1,8 +1,10 @@
-"""`vlmbench search`: the pictures of a folder in the order that CLIP ranks them."""
+"""`vlmbench search` and `vlmbench label`: pictures of a folder, and texts, as CLIP ranks them."""
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import checkpoints
@@ -10,7 +12,9 @@ import pytest
 import torch
 from PIL import Image
 
+from vlmbench import retrieval
 from vlmbench.cli import main
+from vlmbench.errors import NumericsError
 
 COLORS = ("red", "blue", "white", "black")
 
@@ -59,7 +63,7 @@ def test_pictures_come_in_the_order_of_their_similarity(
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (["x", "nowhere"], "nowhere is no folder"),
+        (["x", "nowhere"], "nowhere holds no readable picture"),
         (["x", "."], "holds no readable picture"),
         (["x", ".", "--first", "0"], "--first must be at least 1, got 0"),
     ],
@@ -75,6 +79,65 @@ def test_what_cannot_be_searched(
     monkeypatch.chdir(tmp_path)
     assert main(["search", *arguments, "--model", f"clip={checkpoint[0]}"]) == 2
     assert says in capsys.readouterr().err
+
+
+def test_labels_come_in_the_order_of_their_chances(
+    checkpoint: tuple[Path, Any, Any], album: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Equal to what CLIP's own class makes of the same picture and texts."""
+    folder, processor, network = checkpoint
+    labels, picture = ["star", "red moon", "ring\x1b[2J"], album / "red.png"
+    inputs = processor(
+        images=[Image.open(picture)],
+        text=[f"a picture of {label}" for label in labels],
+        padding=True,
+        return_tensors="pt",
+    )
+    with torch.inference_mode():
+        chances = network(**inputs).logits_per_image[0].softmax(0).tolist()
+    told = ["label", str(picture), *labels, "--prompt", "a picture of {}"]
+    assert main([*told, "--model", f"clip={folder}"]) == 0
+    lines = [line.split("  ") for line in capsys.readouterr().out.splitlines()]
+    expected = sorted(zip(chances, labels, strict=True), reverse=True)
+    assert [name for _, name in lines] == [s.replace("\x1b", "\\x1b") for _, s in expected]
+    assert [float(chance) for chance, _ in lines] == pytest.approx(
+        [chance for chance, _ in expected], abs=1e-3
+    )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["nowhere.png", "star"], "nowhere.png: No such file or directory. Expected a picture"),
+        (["broken.png", "star"], "picture"),
+        (["broken.png", "star", "--prompt", "a photo"], "--prompt 'a photo' has no place"),
+    ],
+)
+def test_what_cannot_be_labelled(
+    arguments: list[str],
+    says: str,
+    checkpoint: tuple[Path, Any, Any],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "broken.png").write_bytes(b"\x89PNG")
+    assert main(["label", *arguments, "--model", f"clip={checkpoint[0]}"]) == 2
+    assert says in capsys.readouterr().err
+
+
+def test_a_model_that_is_broken_ranks_nothing(
+    checkpoint: tuple[Path, Any, Any], album: Path, tmp_path: Path
+) -> None:
+    _, processor, network = checkpoint
+    broken = copy.deepcopy(network)
+    broken.text_projection.weight.data[0, 0] = torch.nan
+    variant: Any = SimpleNamespace(name="clip", processor=processor, network=broken, device="cpu")
+    with pytest.raises(NumericsError, match=r"black\.png are NaN"):
+        retrieval.search(variant, "star", album)
+    with pytest.raises(NumericsError, match="the picture and its labels are NaN"):
+        retrieval.label(variant, (album / "red.png").read_bytes(), ["star"])
 
 
 def test_a_model_that_chooses_is_not_asked(
