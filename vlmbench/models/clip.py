@@ -1,6 +1,7 @@
 """CLIP (arXiv 2103.00020): a ViT and a text encoder that meet; it answers by choosing."""
 
 from vlmbench.anatomy import Anatomy, Feed
+from vlmbench.models import shipped
 from vlmbench.spec import Model, Source
 
 _QKV = ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj")
@@ -13,7 +14,7 @@ TEXT = (
 
 CLIP = Model(
     name="clip",
-    sources={"hub": Source("openai/clip-vit-large-patch14")},
+    sources={"embedded": shipped("clip"), "hub": Source("openai/clip-vit-large-patch14")},
     architecture="CLIPModel",
     anatomy=Anatomy(
         vision="vision_model",
