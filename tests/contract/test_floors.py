@@ -38,6 +38,11 @@ FLOORS = {
 }
 FLOORS["llavanext"] = FLOORS["phi3_5"]
 FLOORS["blip2"] = {name: FLOORS["phi3_5"][name] for name in ("vqav2", "flickr30k")}
+# Of 0.992 and 1.0: a caption in eight hundred fits another's picture as well.
+FLOORS["clip"] = {
+    "flickr30k_retrieval": ("recall_at_1", 0.70),
+    "flickr30k_search": ("recall_at_1", 0.70),
+}
 WATCH = [model for model, floors in FLOORS.items() if "clips" in floors]
 ASKED = [(model, dataset) for model, floors in FLOORS.items() for dataset in floors]
 FACTS = {"qwen2": 0.80, "phi3_5": 0.75, "llavanext": 0.75, "blip2": 0.75}
