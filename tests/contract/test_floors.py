@@ -11,9 +11,11 @@ from statistics import fmean
 import pytest
 from PIL import Image
 
-from vlmbench import video
-from vlmbench.embedded import CHECKPOINTS
+from vlmbench import retrieval, video
+from vlmbench.embedded import CHECKPOINTS, rows, scenes
+from vlmbench.embedded.canvas import COLORS, SHAPES
 from vlmbench.embedded.facts import clip_facts_right, facts_right
+from vlmbench.embedded.scenes import with_article
 from vlmbench.evaluate import evaluate
 from vlmbench.samples import Samples
 from vlmbench.spec import Clip
@@ -85,6 +87,23 @@ def test_descriptions_of_clips_are_true(embedded, model):
         for name, scored in run.samples.items()
     ]
     assert fmean(right) >= 0.75
+
+
+def test_a_label_is_found_that_was_never_asked_for(embedded):
+    """Zero-shot: of four things, as captions never name one alone, the one that is there."""
+    clip, entries = embedded.entries.models["clip"], embedded.entries
+    variant = embedded.variant(clip, entries.compressions["32bit"])
+    right = []
+    for number in range(200):
+        rng = rows.rng_of("flickr30k", "test", number)
+        scene = scenes.draw(rng, rng.randint(2, 3))
+        there = {thing.name for thing in scene.things}
+        absent = [f"{color} {shape}" for color in COLORS for shape in SHAPES]
+        absent = [name for name in absent if name not in there]
+        names = [scene.things[0].name, *random.Random(number).sample(absent, 3)]
+        chances = retrieval.label(variant, scene.canvas.png(), [with_article(n) for n in names])
+        right.append(chances[0] == max(chances))
+    assert fmean(right) >= 0.8
 
 
 def shown_otherwise(embedded, cell, change, rows=500):
