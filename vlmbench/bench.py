@@ -85,10 +85,7 @@ class Bench:
         return [cell for cell in every if self._in_matrix(cell)]
 
     def _in_matrix(self, cell: Cell) -> bool:
-        """Whether a cell is judged by a session that does not ask for it by name.
-
-        What makes a checkpoint takes minutes: where nothing is asked, only what has a baseline.
-        """
+        """Where nothing is asked for, what takes minutes to make is judged if it has a baseline."""
         options = self.options
         asked = options.matrix == "full" or options.compressions or options.write == "new"
         plain = not selection.makes(cell.compression)
@@ -104,6 +101,7 @@ class Bench:
         `lent`: to a test, which may change it; what it then answers is not kept.
         """
         from vlmbench.compressed import load_once
+        from vlmbench.evaluate import learnt_from
         from vlmbench.traindata import TrainSamples
 
         wanted = f"{model.name}_{compression.name}"
@@ -127,6 +125,7 @@ class Bench:
                     partial(TrainSamples, self.entries.datasets, options.tier),
                     device=options.device,
                     dtype=options.dtype,
+                    learns=learnt_from(model, compression, self.entries.datasets, options.tier),
                     fresh=options.fresh,
                 )
                 if options.time_limit:
@@ -163,7 +162,7 @@ class Bench:
         return self.runs[cell.id]
 
     def _evaluated(self, cell: Cell, progress: Progress) -> Run:
-        from vlmbench.evaluate import evaluate, identity
+        from vlmbench.evaluate import evaluate, identity, learnt_from
         from vlmbench.variant import check_device
 
         options, samples = self.options, self.samples(cell.dataset)
@@ -177,6 +176,7 @@ class Bench:
             dtype=options.dtype,
             device=options.device,
             batch_size=options.batch_size,
+            learns=learnt_from(cell.model, cell.compression, self.entries.datasets, options.tier),
         )
         key = key_of(identified or {})
         if identified and options.fresh:

@@ -40,12 +40,14 @@ def load_once(
     *,
     device: str,
     dtype: str | None,
+    learns: Any = None,
     fresh: bool = False,
 ) -> Variant:
     """As `load`, but that a checkpoint which a recipe makes is read from the store once made.
 
     Kept is what makers saved, and what `save_pretrained` writes of what a loader quantized;
-    `apply` follows each time. `fresh`: it is made again. `data` is for makers alone.
+    `apply` follows each time. `fresh`: it is made again. `data` is for makers alone; `learns` tells
+    what it gives from other data.
 
     Raises:
         CheckpointError, CensusError, UsageError: as `load`.
@@ -57,7 +59,7 @@ def load_once(
         raise UsageError(reason)
     key = None
     if QUANTIZED in compression.load_options(model.anatomy):
-        key = _key(model, compression, source, device=device, dtype=dtype)
+        key = _key(model, compression, source, device=device, dtype=dtype, learns=learns)
     name = f"{model.name}_{compression.name}"
     if key and not fresh and (folder := store.checkpoint(key)):
         try:
@@ -70,7 +72,7 @@ def load_once(
             store.keep_checkpoint(key, name, network.save_pretrained)
 
     with ExitStack() as stack:
-        kept = _Making(model, source, store, data, device, fresh, stack).of(compression)
+        kept = _Making(model, source, store, data, device, learns, fresh, stack).of(compression)
         return variant.load(
             model, compression, source, device=device, dtype=dtype, kept=kept, loaded=keep
         )
@@ -85,6 +87,7 @@ class _Making:
     store: Store
     data: Data | None
     device: str
+    learns: Any
     fresh: bool
     stack: ExitStack
     """Of folders that are gone when the variant is loaded: where nothing can be kept."""
@@ -96,7 +99,7 @@ class _Making:
         kept: Path | None = None
         for count in range(1, len(makers) + 1):
             so_far = Chain("+".join(part.name for part in makers[:count]), tuple(makers[:count]))
-            key = _key(self.model, so_far, self.source, device=self.device)
+            key = _key(self.model, so_far, self.source, device=self.device, learns=self.learns)
             found = self.store.checkpoint(key) if key and not self.fresh else None
             kept = found or self._made(so_far, key, kept)
         return kept
@@ -126,9 +129,17 @@ class _Making:
 
 
 def _key(
-    model: Model, compression: Compression, source: Source, *, device: str, dtype: str | None = None
+    model: Model,
+    compression: Compression,
+    source: Source,
+    *,
+    device: str,
+    dtype: str | None = None,
+    learns: Any = None,
 ) -> str | None:
     """The hash of all that could change the compressed checkpoint; None: it is not kept."""
     makers = [type(part) for part in parts_of(compression)]
-    made = origin(model, compression, source, dtype=dtype, device=device, makers=makers)
+    made = origin(
+        model, compression, source, dtype=dtype, device=device, makers=makers, learns=learns
+    )
     return key_of({"checkpoint": model.architecture, **made}) if made else None

@@ -19,7 +19,8 @@ from vlmbench.prompting import turns
 from vlmbench.provenance import add_files
 from vlmbench.run import Run, Scored
 from vlmbench.samples import choices_hash, content_hash, source_hash
-from vlmbench.spec import Cell, Compression, Dataset, Metric, Model, Sample, Source
+from vlmbench.shipped import parts_of
+from vlmbench.spec import Cell, Compression, Dataset, Maker, Metric, Model, Sample, Source
 
 if TYPE_CHECKING:
     from vlmbench.artifacts import Journal
@@ -104,10 +105,12 @@ def identity(
     dtype: str | None,
     device: str,
     batch_size: int,
+    learns: Any = None,
 ) -> dict[str, Any] | None:
     """All that could change the cell's run, known before anything is loaded; None: unknown.
 
     The chat template is one of the files that the subject hashes, or part of the adapter.
+    `learns`: of a recipe that makes a checkpoint, `learnt_from`.
     """
     chosen = chosen_metrics(cell.dataset, metrics, tier)
     made = origin(
@@ -117,6 +120,7 @@ def identity(
         dtype=dtype,
         device=device,
         makers=[*_read_by(cell.dataset), *(metric.score for metric in chosen.values())],
+        learns=learns,
     )
     return made and {
         **made,
@@ -137,13 +141,15 @@ def origin(
     dtype: str | None,
     device: str,
     makers: Sequence[Any] = (),
+    learns: Any = None,
 ) -> dict[str, Any] | None:
     """What a variant is made of and where: subject, code, device, versions; None: unknown.
 
-    `makers` are a user's own that have a part in it, beside the compression.
+    `makers` are a user's own that have a part in it, beside the compression; `learns` is
+    `learnt_from`, where a recipe learns.
     """
     written = sources(type(compression), *makers)
-    if written is None:
+    if written is None or None in (learns or []):
         return None
     environment = measure.environment(device)
     return {
@@ -151,7 +157,22 @@ def origin(
         "sources": written,
         "device": device.split(":")[0],
         "environment": {name: environment[name] for name in measure.DECISIVE},
+        **({"learns": learns} if learns else {}),
     }
+
+
+def learnt_from(
+    model: Model, recipe: Compression, datasets: Mapping[str, Dataset], tier: str
+) -> list[Any] | None:
+    """What a recipe could learn from: the data sets that the model answers, and who reads them.
+
+    Test splits are part of it: what is in them is not learnt. None: it makes no checkpoint.
+    """
+    if not any(isinstance(part, Maker) for part in parts_of(recipe)):
+        return None
+    known = [datasets[name] for name in model.datasets if name in datasets]
+    splits = [[one.name, repr(one.sources.get(tier)), repr(one.train.get(tier))] for one in known]
+    return [tier, splits, sources(*(read for one in known for read in _read_by(one)))]
 
 
 def sources(*makers: Any) -> str | None:

@@ -18,7 +18,15 @@ from vlmbench.answering import Answer
 from vlmbench.artifacts import Store, key_of
 from vlmbench.catalogue import compressions, datasets, metrics, models
 from vlmbench.errors import PictureError, UnknownNameError
-from vlmbench.evaluate import chosen_metrics, evaluate, identity, protocol, subject
+from vlmbench.evaluate import (
+    chosen_metrics,
+    evaluate,
+    identity,
+    learnt_from,
+    origin,
+    protocol,
+    subject,
+)
 from vlmbench.prompting import turn
 from vlmbench.samples import Samples
 from vlmbench.spec import Cell, Choices, Dataset, Gate, Metric, Sample, Source
@@ -260,3 +268,30 @@ def test_a_tier_may_have_a_metric_of_its_own() -> None:
 def test_a_gate_on_an_unknown_metric_is_named() -> None:
     with pytest.raises(UnknownNameError, match=r"unknown metric 'size'.*Known: anls"):
         chosen_metrics(CELL.dataset, metrics(), "embedded")
+
+
+def test_who_learns_from_other_data_is_another(variant: Any) -> None:
+    """Another train or test split, reader, tier, or list of data sets."""
+    known, qwen2 = datasets(), models()["qwen2"]
+    recipe = compressions()["ft"]
+
+    def key(model: Any = qwen2, tier: str = "embedded", **changed: Any) -> str:
+        data = {**known, "docvqa": replace(known["docvqa"], **changed)}
+        learns = learnt_from(model, recipe, data, tier)
+        made = origin(model, recipe, variant.source, dtype=None, device="cpu", learns=learns)
+        assert made is not None
+        return key_of(made)
+
+    other = Source("elsewhere")
+    keys = {
+        key(),
+        key(replace(qwen2, datasets=("docvqa",))),
+        key(tier="hub"),
+        key(train={"embedded": other}),
+        key(sources={"embedded": other}),
+        key(read=SAMPLES.__class__),
+    }
+    assert len(keys) == 6 and key() in keys
+    assert learnt_from(qwen2, compressions()["4bit"], known, "embedded") is None
+    unseen = learnt_from(qwen2, recipe, {"docvqa": replace(known["docvqa"], read=eval)}, "embedded")
+    assert origin(qwen2, recipe, variant.source, dtype=None, device="cpu", learns=unseen) is None
