@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from vlmbench import scaling
 from vlmbench.errors import UsageError
 from vlmbench.prompting import IGNORED
 from vlmbench.spec import Anatomy, TrainData
@@ -47,7 +48,7 @@ def finetune(network: Any, anatomy: Anatomy, data: TrainData, tuning: FineTune) 
         torch.manual_seed(tuning.mixture.seed + int(batch.pop(_STEP)))
         return answer_loss(network, batch)
 
-    with _learner(network, anatomy, tuning) as learner:
+    with _threads(), _learner(network, anatomy, tuning) as learner:
         train(
             learner,
             batch_at,
@@ -59,13 +60,28 @@ def finetune(network: Any, anatomy: Anatomy, data: TrainData, tuning: FineTune) 
         )
 
 
+@contextmanager
+def _threads() -> Iterator[None]:
+    """Leave one core to the worker that decodes: threads that wait for it cost more than it."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(max(1, before - 1))
+    yield
+    torch.set_num_threads(before)
+
+
 def answer_loss(network: Any, batch: Inputs) -> Tensor:
-    """Mean cross entropy of the answers' tokens: `labels` [batch, tokens], IGNORED elsewhere."""
+    """Cross entropy of the answers' tokens: `labels` [batch, tokens], IGNORED elsewhere.
+
+    An answer counts as much as the root of its length: by tokens alone, a batch would be about
+    captions, and letters would hardly count.
+    """
     inputs = {name: value for name, value in batch.items() if name != "labels"}
     wanted = batch["labels"][:, 1:]
     logits = network(**inputs, use_cache=False).logits[:, :-1]
     asked = wanted != IGNORED
-    return nn.functional.cross_entropy(logits[asked].float(), wanted[asked])
+    missed = nn.functional.cross_entropy(logits[asked].float(), wanted[asked], reduction="none")
+    weights = (asked / asked.sum(1, keepdim=True).clamp(min=1).sqrt())[asked]
+    return (missed * weights).sum() / weights.sum()
 
 
 @contextmanager
@@ -77,12 +93,13 @@ def _learner(network: Any, anatomy: Anatomy, tuning: FineTune) -> Iterator[nn.Mo
     for name, weight in network.named_parameters():
         weight.requires_grad_(name.startswith(inside))
     torch.manual_seed(tuning.mixture.seed)
-    if tuning.lora_rank is None:
-        yield network
-    else:
-        adapted = _adapted(network, inside, tuning.lora_rank)
-        yield adapted
-        adapted.merge_and_unload()
+    with scaling.evened(network.get_submodule(anatomy.layers), anatomy.feeds):
+        if tuning.lora_rank is None:
+            yield network
+        else:
+            adapted = _adapted(network, inside, tuning.lora_rank)
+            yield adapted
+            adapted.merge_and_unload()
     for name, weight in network.named_parameters():
         weight.requires_grad_(kept[name])
 

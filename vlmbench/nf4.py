@@ -84,7 +84,9 @@ class _Rounded(torch.autograd.Function):
 
 
 def _straight_through(linear: nn.Linear, inputs: Tensor) -> Tensor:
-    weight = _Rounded.apply(linear.weight)  # type: ignore[no-untyped-call]
+    # While it learns, its columns may be multiplied: what is stored is what is rounded.
+    factor = getattr(linear, "evened", 1.0)
+    weight = _Rounded.apply(linear.weight / factor) * factor  # type: ignore[no-untyped-call]
     return nn.functional.linear(inputs, weight, linear.bias)
 
 

@@ -10,6 +10,8 @@ linear's last channels can be a source, too.
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from math import ceil
 from typing import TYPE_CHECKING, Any
 
@@ -72,9 +74,14 @@ def fold(layer: nn.Module, feed: Feed, factor: Tensor) -> None:
     source.weight[made] /= factor.view(-1, *[1] * (source.weight.ndim - 1))
     if getattr(source, "bias", None) is not None:
         source.bias[made] /= factor
-    for name in feed.linears:
-        linear: Any = layer.get_submodule(name)
+    for linear in _taking(layer, feed):
         linear.weight *= factor
+
+
+def _taking(layer: nn.Module, feed: Feed) -> list[Any]:
+    """The feed's linears; of two factors, the first takes the inputs."""
+    found: list[Any] = [layer.get_submodule(name) for name in feed.linears]
+    return [one[0] if isinstance(one, nn.Sequential) else one for one in found]
 
 
 def smoothing(largest: Tensor, layer: nn.Module, feed: Feed, alpha: float) -> Tensor:
@@ -88,6 +95,38 @@ def smoothing(largest: Tensor, layer: nn.Module, feed: Feed, alpha: float) -> Te
     of_weights = torch.stack(weights).amax(0).clamp(min=_LEAST)
     factor = largest.clamp(min=_LEAST) ** alpha / of_weights ** (1 - alpha)
     return factor.clamp(min=_LEAST)
+
+
+@contextmanager
+def evened(layers: Iterable[nn.Module], feeds: Iterable[Feed]) -> Iterator[None]:
+    """Have norms make all channels about as loud until the block ends.
+
+    What is computed is the same. Behind a channel that is much louder than others stand weights
+    that are as much smaller. An optimizer that takes equal steps everywhere (AdamW, Muon) would
+    move them too far, by what they do. Factors are powers of two: nothing is rounded. A linear
+    knows what its inputs' columns were multiplied with as `evened`, [in].
+    """
+    made = [
+        (layer, feed, _loudness(gain.detach()))
+        for layer in layers
+        for feed in feeds
+        if (gain := getattr(layer.get_submodule(feed.source), "weight", None)) is not None
+        and gain.ndim == 1
+    ]
+    for layer, feed, factor in made:
+        fold(layer, feed, factor)
+        for linear in _taking(layer, feed):
+            linear.evened = factor
+    yield
+    for layer, feed, factor in made:
+        fold(layer, feed, 1 / factor)
+        for linear in _taking(layer, feed):
+            del linear.evened
+
+
+def _loudness(gain: Tensor) -> Tensor:
+    gain = gain.abs()
+    return 2.0 ** (gain / gain.median().clamp(min=_LEAST)).clamp(min=1.0).log2().round()
 
 
 def salient(mean: Tensor, share: float, factor: float) -> Tensor:

@@ -11,10 +11,11 @@ from torch import Tensor, nn
 
 from vlmbench.anatomy import LLAMA_LIKE, Feed
 from vlmbench.errors import UsageError
+from vlmbench.layers import Factors
 from vlmbench.models.blip2 import OPT
 from vlmbench.models.clip import TEXT
 from vlmbench.models.phi3_5 import PHI3
-from vlmbench.scaling import fold, foldable, linears_of, salient, smoothing
+from vlmbench.scaling import evened, fold, foldable, linears_of, salient, smoothing
 
 WIDTH, HEADS = 32, 4
 SIZES = {"hidden_size": WIDTH, "intermediate_size": 48, "num_attention_heads": HEADS}
@@ -170,3 +171,34 @@ def test_salient_channels_are_one_percent_rounded_up(width: int) -> None:
     count = ceil(width / 100)
     assert sorted(set(factor.tolist())) in ([1.0, 2.0], [2.0])
     assert set(factor.eq(2).nonzero().view(-1).tolist()) == set(mean.argsort()[-count:].tolist())
+
+
+def norms(layer: nn.Module, feeds: tuple[Feed, ...]) -> list[Tensor]:
+    gains = [layer.get_parameter(f"{feed.source}.weight") for feed in feeds]
+    return [gain for gain in gains if gain.ndim == 1]
+
+
+@pytest.mark.parametrize("name", LAYERS)
+def test_evened_channels_compute_the_same_and_come_back_to_the_bit(name: str) -> None:
+    make, feeds = LAYERS[name]
+    layer, run = made(make)
+    for gain in norms(layer, feeds):
+        gain[5] = 100.0
+    weights = {n: w.clone() for n, w in layer.state_dict().items()}
+    before = run()
+    with evened([layer], feeds):
+        assert all(gain.abs().max() < 3 * gain.abs().median() for gain in norms(layer, feeds))
+        torch.testing.assert_close(run(), before)
+    assert all(torch.equal(w, weights[n]) for n, w in layer.state_dict().items())
+    assert not any(hasattr(module, "evened") for module in layer.modules())
+
+
+def test_of_two_factors_the_first_is_evened() -> None:
+    layer: Any
+    layer, run = made(llama)
+    layer.post_attention_layernorm.weight[5] = 100.0
+    layer.mlp.up_proj = Factors(WIDTH, 48, False, rank=8).requires_grad_(False)
+    before = run()
+    with evened([layer], LLAMA_LIKE):
+        assert layer.mlp.up_proj[0].evened[5] >= 64
+        torch.testing.assert_close(run(), before)

@@ -6,6 +6,7 @@ import copy
 import sys
 from dataclasses import replace
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import pytest
@@ -105,25 +106,33 @@ def test_factors_learn(subjects: Subjects, tmp_path: Path) -> None:
     assert factors and factors <= changed(network, begun)
 
 
-def test_the_loss_is_the_mean_over_the_answers_tokens(subjects: Subjects) -> None:
-    """Token by token; what is longer weighs more, padding and prompts nothing."""
+def test_an_answer_counts_as_the_root_of_its_length(subjects: Subjects) -> None:
+    """Token by token; padding and prompts count nothing."""
     subject = subjects.of("qwen2")
     inputs = subject.padded
     with torch.no_grad():
         shown = {name: value for name, value in inputs.items() if name != "labels"}
         told = subject.network(**shown).logits.double().log_softmax(-1)
     losses = [
-        -told[row, place - 1, token].item()
+        [
+            -told[row, place - 1, token].item()
+            for place, token in enumerate(labels)
+            if token != IGNORED
+        ]
         for row, labels in enumerate(inputs["labels"].tolist())
-        for place, token in enumerate(labels)
-        if token != IGNORED
     ]
-    assert 8 < len(losses) < inputs["labels"].numel() // 2
-    expected = sum(losses) / len(losses)
+    lengths = [len(row) for row in losses]
+    assert len(set(lengths)) == 2 and sum(lengths) < inputs["labels"].numel() // 2
+    expected = sum(fmean(row) * len(row) ** 0.5 for row in losses) / sum(n**0.5 for n in lengths)
     assert mean_loss(subject.network, [inputs]) == pytest.approx(expected, rel=1e-5)
+
+
+def test_the_loss_of_one_answer_is_that_of_transformers(subjects: Subjects) -> None:
+    subject = subjects.of("qwen2")
+    inputs = subject.data.inputs[0]
     torch.testing.assert_close(
         answer_loss(subject.network, inputs).detach(),
-        subject.network(**inputs).loss.detach(),  # as transformers has it
+        subject.network(**inputs).loss.detach(),
         rtol=1e-5,
         atol=0,
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from vlmbench.compression.bnb import NF4
 from vlmbench.compression.qat import QAT
 from vlmbench.models.qwen2 import QWEN2
 from vlmbench.nf4 import quantizable, rounded, simulated, take_any_shape, unpacked
+from vlmbench.scaling import evened
 from vlmbench.spec import Maker, Source
 from vlmbench.variant import load
 
@@ -69,6 +71,21 @@ def test_a_simulated_network_is_one_of_rounded_weights(subjects: Subjects) -> No
             linear.weight.copy_(rounded(linear.weight))
     assert torch.equal(obtained, seen(network, subject.padded))
     assert not torch.equal(obtained, before) and recipe
+
+
+def test_what_is_stored_is_what_is_rounded(subjects: Subjects) -> None:
+    """Also while columns behind loud channels are multiplied so that they can learn."""
+    subject = subjects.of("qwen2")
+    network, anatomy = copy.deepcopy(subject.network), subject.anatomy
+    with simulated(network, anatomy):
+        expected = seen(network, subject.padded)
+        with evened(network.get_submodule(anatomy.layers), anatomy.feeds):
+            assert max(linear.evened.max() for linear in having_evened(network)) >= 64
+            assert torch.equal(seen(network, subject.padded), expected)
+
+
+def having_evened(network: Any) -> list[Any]:
+    return [module for module in network.modules() if hasattr(module, "evened")]
 
 
 def test_the_gradient_passes_straight_through() -> None:
