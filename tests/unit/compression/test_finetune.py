@@ -148,7 +148,6 @@ def test_lora_without_peft_says_what_to_install(
 
 @pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing:FutureWarning")  # asked by peft
 def test_lora_leaves_plain_linears(subjects: Subjects, tmp_path: Path) -> None:
-    pytest.importorskip("peft")
     subject = subjects.of("qwen2")
     network = taught(replace(LORA, epochs=3, rate=2e-2), subject, tmp_path)
     inside = subject.anatomy.layers + "."
