@@ -132,6 +132,19 @@ PROOFREADING = Stage(
     {"scene": 0.15, "strip": 0.15, "page": 0.4, "choice": 0.02, "diagram": 0.1, "clip": 0.18},
     steps=True,
 )
+# Who reads well by then goes on with what is told, and with letters.
+TELLING = Stage(
+    "telling",
+    Plan(300, muon_rate=8e-4, adamw_rate=4e-4, save_every=50, half=True),
+    {"scene": 0.33, "strip": 0.02, "page": 0.06, "choice": 0.02, "diagram": 0.29, "clip": 0.28},
+    steps=True,
+)
+CAPTIONING = Stage(
+    "captioning",
+    Plan(400, muon_rate=8e-4, adamw_rate=4e-4, save_every=50, half=True),
+    {"scene": 0.42, "strip": 0.03, "page": 0.1, "choice": 0.02, "diagram": 0.13, "clip": 0.3},
+    steps=True,
+)
 # BLIP-2 is taught what scenes are asked and no more: its decoder has nothing to take over. It
 # learns what it is told means beside a tower that stays as it is: guesses would ruin that.
 LISTENING = Stage(

@@ -9,7 +9,7 @@ from math import isqrt
 import torch
 from torch import Tensor
 
-from vlmbench.embedded import SIDE, heir, labels, native, telling
+from vlmbench.embedded import SIDE, curriculum, heir, labels, native, telling
 from vlmbench.embedded.blank.idefics2 import LATENTS
 from vlmbench.embedded.canvas import Canvas
 from vlmbench.embedded.heir import Heir, Separators
@@ -23,6 +23,7 @@ class Idefics2(Heir):
     """A tower that names what it sees, and a perceiver that learns to say it to the decoder."""
 
     SEES = "vision_model", "connector"
+    IMITATES = curriculum.IMITATING, curriculum.TELLING, curriculum.CAPTIONING
 
     def name_what_is_seen(self) -> None:
         """The tower alone, on what its patches show."""

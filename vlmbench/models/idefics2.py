@@ -1,10 +1,11 @@
 """Idefics2 (arXiv 2405.02246): SigLIP in native proportions, a perceiver, a Mistral decoder."""
 
+from vlmbench.models import shipped
 from vlmbench.spec import Anatomy, Model, Source, Watching
 
 IDEFICS2 = Model(
     name="idefics2",
-    sources={"hub": Source("HuggingFaceM4/idefics2-8b")},
+    sources={"embedded": shipped("idefics2"), "hub": Source("HuggingFaceM4/idefics2-8b")},
     architecture="Idefics2ForConditionalGeneration",
     anatomy=Anatomy(
         vision="model.vision_model",
