@@ -223,6 +223,8 @@ class VideoLlava(Heir):
     """Two towers; the one for frames begins as the one for pictures."""
 
     NAMING = NAMING
+    # It sees whole pictures in as many tokens, and films frame by frame.
+    PARENT = "llavanext"
     SEES = "image_tower", "video_tower", "multi_modal_projector"
 
     def tower(self) -> Any:
