@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from vlmbench import catalogue, compressed, evaluate, samples
+from vlmbench import catalogue, compressed, evaluate, samples, selection
 from vlmbench.artifacts import Journal
 from vlmbench.bench import Bench
 from vlmbench.errors import BaselineError, DataError
@@ -52,6 +52,7 @@ def test_one_variant_at_a_time_each_loaded_once(monkeypatch: pytest.MonkeyPatch)
         model: Any, compression: Any, source: Source, store: Any, data: Any, **options: Any
     ) -> Loaded:
         assert [ref() for ref in loaded if ref()] == [], "the one before is still in memory"
+        assert (options.pop("learns") is None) != selection.makes(compression)
         assert options == {"device": "cuda:1", "dtype": "float16", "fresh": False}
         assert source == model.sources["embedded"]
         made = Loaded(f"{model.name}_{compression.name}")
