@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from random import Random
@@ -112,7 +113,10 @@ def _adapted(network: Any, inside: str, rank: int) -> Any:
         if isinstance(module, nn.Linear) and name.startswith(inside)
     ]
     config = peft.LoraConfig(r=rank, lora_alpha=2 * rank, target_modules=linears)
-    return peft.get_peft_model(network, config)
+    with warnings.catch_warnings():
+        # It asks transformers for something by its old name.
+        warnings.filterwarnings("ignore", ".*is_gradient_checkpointing", FutureWarning)
+        return peft.get_peft_model(network, config)
 
 
 def _peft() -> Any:

@@ -146,7 +146,6 @@ def test_lora_without_peft_says_what_to_install(
         taught(LORA, subjects.of("qwen2"), tmp_path)
 
 
-@pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing:FutureWarning")  # asked by peft
 def test_lora_leaves_plain_linears(subjects: Subjects, tmp_path: Path) -> None:
     subject = subjects.of("qwen2")
     network = taught(replace(LORA, epochs=3, rate=2e-2), subject, tmp_path)
