@@ -18,9 +18,10 @@ from vlmbench.bench import Bench
 from vlmbench.chain import Chain
 from vlmbench.datasets.clips import QUESTION
 from vlmbench.describe import as_json, as_text, contact_sheet, describe, look
-from vlmbench.errors import PictureError, UsageError, VlmbenchError
+from vlmbench.errors import UsageError, VlmbenchError
 from vlmbench.files import write_whole
 from vlmbench.options import Options, catalogued
+from vlmbench.pictures import read_picture
 from vlmbench.report import markdown, published, tables
 from vlmbench.run import printable
 from vlmbench.spec import Clip, Compression, Sampling, Turn
@@ -162,7 +163,7 @@ def _bench(
 def _ask(options: argparse.Namespace) -> int:
     compression = options.compression or selection.usual(options.model)
     bench = _bench(options, [options.model], [compression])
-    picture = _picture(options.picture)
+    picture = read_picture(options.picture)
     from vlmbench.answering import answer
 
     (model,) = bench.models
@@ -175,23 +176,16 @@ def _ask(options: argparse.Namespace) -> int:
     return 0
 
 
-def _picture(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise PictureError(
-            f"{path}: {error.strerror}. Expected a picture file (PNG, JPEG, ...)."
-        ) from None
-
-
 def _search(options: argparse.Namespace) -> int:
     if options.first < 1:
         raise UsageError(f"--first must be at least 1, got {options.first}")
+    if not options.folder.is_dir():
+        raise UsageError(f"{options.folder} is no folder. Name one that holds pictures.")
     found, passed = retrieval.search(_comparing(options), options.text, options.folder)
     if passed:
         print(f"vlmbench: {passed} files are no readable pictures", file=sys.stderr)
     if not found:
-        raise UsageError(f"{options.folder} holds no readable picture. Name a folder that does.")
+        raise UsageError(f"{options.folder} holds no readable picture (PNG, JPEG, ...).")
     for fit, path in found[: options.first]:
         print(f"{fit:6.3f}  {printable(str(path))}")
     return 0
@@ -202,8 +196,9 @@ def _label(options: argparse.Namespace) -> int:
         raise UsageError(
             f'--prompt {options.prompt!r} has no place for a label: "a photo of a {{}}."'
         )
+    picture = read_picture(options.picture)
     texts = [options.prompt.replace("{}", text) for text in options.label]
-    chances = retrieval.label(_comparing(options), _picture(options.picture), texts)
+    chances = retrieval.label(_comparing(options), picture, texts)
     for chance, text in sorted(zip(chances, options.label, strict=True), key=lambda said: -said[0]):
         print(f"{chance:6.3f}  {printable(text)}")
     return 0

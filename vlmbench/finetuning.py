@@ -66,8 +66,10 @@ def _threads() -> Iterator[None]:
     """Leave one core to the worker that decodes: threads that wait for it cost more than it."""
     before = torch.get_num_threads()
     torch.set_num_threads(max(1, before - 1))
-    yield
-    torch.set_num_threads(before)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def answer_loss(network: Any, batch: Inputs) -> Tensor:

@@ -3,12 +3,27 @@
 from __future__ import annotations
 
 import io
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vlmbench.errors import PictureError
 
 if TYPE_CHECKING:
     from PIL.Image import Image
+
+
+def read_picture(path: Path) -> bytes:
+    """The encoded picture in a file.
+
+    Raises:
+        PictureError: there is no such file, or it cannot be read.
+    """
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise PictureError(
+            f"{path}: {error.strerror}. Expected a picture file (PNG, JPEG, ...)."
+        ) from None
 
 
 def decode_picture(data: bytes) -> Image:

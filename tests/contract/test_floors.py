@@ -13,9 +13,8 @@ from PIL import Image
 
 from vlmbench import retrieval, video
 from vlmbench.embedded import CHECKPOINTS, rows, scenes
-from vlmbench.embedded.canvas import COLORS, SHAPES
+from vlmbench.embedded.canvas import COLORS, SHAPES, with_article
 from vlmbench.embedded.facts import clip_facts_right, facts_right
-from vlmbench.embedded.scenes import with_article
 from vlmbench.evaluate import evaluate
 from vlmbench.samples import Samples
 from vlmbench.spec import Clip

@@ -117,53 +117,34 @@ SECOND = """{
 }
 """
 """As version 2 kept it, but for its digest."""
-
-
-def test_the_second_version_is_read_and_its_edits_are_told(tmp_path: Path) -> None:
-    path = tmp_path / "old.json"
-    path.write_text(SECOND.replace("DIGEST", "33d4151c45152b87"))
-    assert load(path, CELL, "embedded") == kept(1.0)
-    path.write_text(path.read_text().replace('"answer": "answer"', '"answer": "other"'))
-    with pytest.raises(BaselineError, match=r"old\.json was edited"):
-        load(path, CELL, "embedded")
-
-
-THIRD = """{
- "anchor": {"anls": 1.0},
- "cell": "qwen2_4bit-docvqa",
- "census": {},
- "columns": [
-  "content",
-  "cluster",
-  "answer",
-  "anls"
- ],
- "digest": "DIGEST",
- "environment": {},
- "file_bytes": 0,
- "footprint_bytes": 0,
- "health": {},
- "peak_bytes": 0,
- "protocol": {"dataset": "docvqa"},
- "scores": {"anls": 1.0},
- "subject": {},
- "tier": "embedded",
- "version": 3,
- "visible": {},
- "samples": {
-  "a": ["hash", "page", "answer", 1.0]
- }
-}
-"""
+THIRD = (
+    SECOND.replace(
+        '"census": {},', '"census": {},\n "columns": ["content", "cluster", "answer", "anls"],'
+    )
+    .replace('"version": 2', '"version": 3')
+    .replace(
+        '{"answer": "answer", "cluster": "0", "content": "hash", "scores": {"anls": 1.0}}',
+        '["hash", "page", "answer", 1.0]',
+    )
+)
 """As version 3 kept it, but for its digest."""
 
 
-def test_the_third_version_is_read_and_its_edits_are_told(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("text", "digest", "answer", "cluster"),
+    [
+        (SECOND, "33d4151c45152b87", '"answer": "answer"', "0"),
+        (THIRD, "40c4a063367392db", '"answer", 1.0', "page"),
+    ],
+)
+def test_an_older_version_is_read_and_its_edits_are_told(
+    text: str, digest: str, answer: str, cluster: str, tmp_path: Path
+) -> None:
     path = tmp_path / "old.json"
-    path.write_text(THIRD.replace("DIGEST", "40c4a063367392db"))
-    old = load(path, CELL, "embedded")
-    assert old.samples["a"] == replace(kept(1.0).samples["a"], cluster="page")
-    path.write_text(path.read_text().replace('"answer"', '"other"'))
+    path.write_text(text.replace("DIGEST", digest))
+    samples = {"a": replace(kept(1.0).samples["a"], cluster=cluster)}
+    assert load(path, CELL, "embedded") == replace(kept(1.0), samples=samples)
+    path.write_text(path.read_text().replace(answer, answer.replace('answer"', 'other"')))
     with pytest.raises(BaselineError, match=r"old\.json was edited"):
         load(path, CELL, "embedded")
 

@@ -63,12 +63,15 @@ def test_pictures_come_in_the_order_of_their_similarity(
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (["x", "nowhere"], "nowhere holds no readable picture"),
-        (["x", "."], "holds no readable picture"),
-        (["x", ".", "--first", "0"], "--first must be at least 1, got 0"),
+        (["search", "x", "nowhere"], "nowhere is no folder"),
+        (["search", "x", "."], "holds no readable picture"),
+        (["search", "x", ".", "--first", "0"], "--first must be at least 1, got 0"),
+        (["label", "nowhere.png", "x"], "nowhere.png: No such file or directory. Expected a pict"),
+        (["label", "broken.png", "x"], "picture"),
+        (["label", "broken.png", "x", "--prompt", "a photo"], "--prompt 'a photo' has no place"),
     ],
 )
-def test_what_cannot_be_searched(
+def test_what_cannot_be_compared(
     arguments: list[str],
     says: str,
     checkpoint: tuple[Path, Any, Any],
@@ -77,7 +80,8 @@ def test_what_cannot_be_searched(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    assert main(["search", *arguments, "--model", f"clip={checkpoint[0]}"]) == 2
+    (tmp_path / "broken.png").write_bytes(b"\x89PNG")
+    assert main([*arguments, "--model", f"clip={checkpoint[0]}"]) == 2
     assert says in capsys.readouterr().err
 
 
@@ -103,28 +107,6 @@ def test_labels_come_in_the_order_of_their_chances(
     assert [float(chance) for chance, _ in lines] == pytest.approx(
         [chance for chance, _ in expected], abs=1e-3
     )
-
-
-@pytest.mark.parametrize(
-    ("arguments", "says"),
-    [
-        (["nowhere.png", "star"], "nowhere.png: No such file or directory. Expected a picture"),
-        (["broken.png", "star"], "picture"),
-        (["broken.png", "star", "--prompt", "a photo"], "--prompt 'a photo' has no place"),
-    ],
-)
-def test_what_cannot_be_labelled(
-    arguments: list[str],
-    says: str,
-    checkpoint: tuple[Path, Any, Any],
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "broken.png").write_bytes(b"\x89PNG")
-    assert main(["label", *arguments, "--model", f"clip={checkpoint[0]}"]) == 2
-    assert says in capsys.readouterr().err
 
 
 def test_a_model_that_is_broken_ranks_nothing(
