@@ -24,6 +24,8 @@ _TOLD = ("content", "cluster", "answer")
 """What a sample's line begins with; its scores follow."""
 _LOOSENED = 2
 """Margins that updates may lose, all together, before the anchor must be moved on purpose."""
+_CONTENT = 4
+"""Letters of a content hash that are kept: of 65,536 changed samples, one is taken for the old."""
 
 
 @dataclass(frozen=True)
@@ -31,6 +33,7 @@ class Kept:
     """One sample's answer, as a baseline keeps it."""
 
     content: str
+    """How the hash of what was shown and asked begins."""
     cluster: str
     """Told apart within one baseline only; a file numbers them."""
     answer: str
@@ -107,7 +110,7 @@ def of_run(
         subject=run.subject,
         environment=run.environment,
         samples={
-            name: Kept(one.content, one.cluster, one.answer, one.scores)
+            name: Kept(one.content[:_CONTENT], one.cluster, one.answer, one.scores)
             for name, one in run.samples.items()
         },
         census=run.census,

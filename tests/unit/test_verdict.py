@@ -180,6 +180,16 @@ def test_other_samples_are_refused(now: dict[str, str], says: str, partial: bool
         judged(of(now), old, partial=partial)
 
 
+def test_a_sample_is_known_by_how_its_hash_begins() -> None:
+    def of(content: str) -> Run:
+        return run({}, samples={"a": Scored(content, "q", ("r",), "a", {"anls": 1.0})})
+
+    old = of("abcd00000000")
+    assert judged(old, old).baseline.samples["a"].content == "abcd"
+    with pytest.raises(BaselineError, match=r"1 are new or changed"):
+        judged(of("abce00000000"), old)
+
+
 BYTES = {"footprint_bytes": 10, "file_bytes": 9, "census": {"nf4": 3}}
 
 
