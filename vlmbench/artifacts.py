@@ -109,14 +109,19 @@ class Store:
         self.trouble(f"{folder.name} in the cache is {reason}: made again")
         return None
 
-    def keep_checkpoint(self, key: str, what: str, write: Callable[[Path], object]) -> None:
-        """Keep the checkpoint that `write` puts into a folder, whole or not at all."""
+    def keep_checkpoint(
+        self, key: str, what: str, write: Callable[[Path], object], *, seconds: float = 0.0
+    ) -> None:
+        """Keep the checkpoint that `write` puts into a folder, whole or not at all.
+
+        `seconds`: how long it took to make.
+        """
         folder = self._path(key, "checkpoint")
         part = folder.with_suffix(f".{os.getpid()}.part")
         try:
             part.mkdir(parents=True)
             write(part)
-            told = {"what": what, "files": _digests(part)}
+            told = {"what": what, "seconds": seconds, "files": _digests(part)}
             (part / _DIGESTS).write_text(json.dumps(told), encoding="utf-8")
             self._delete(folder)
             part.replace(folder)
@@ -125,6 +130,13 @@ class Store:
                 self.trouble(f"{what} is not kept in {self.folder}: {error}")
         finally:
             shutil.rmtree(part, ignore_errors=True)
+
+    def seconds(self, key: str) -> float:
+        """How long the checkpoint of that identity took to make; 0.0 where nobody knows."""
+        with suppress(OSError, ValueError, KeyError, TypeError):
+            told = (self._path(key, "checkpoint") / _DIGESTS).read_text(encoding="utf-8")
+            return float(json.loads(told)["seconds"])
+        return 0.0
 
     def work(self, key: str) -> Path:
         """Where what becomes the checkpoint of that identity may leave its unfinished state."""

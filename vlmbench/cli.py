@@ -22,7 +22,7 @@ from vlmbench.errors import UsageError, VlmbenchError
 from vlmbench.files import write_whole
 from vlmbench.options import Options, catalogued
 from vlmbench.pictures import read_picture
-from vlmbench.report import markdown, published, tables
+from vlmbench.report import latencies, markdown, published, tables
 from vlmbench.run import printable
 from vlmbench.spec import Clip, Compression, Sampling, Turn
 from vlmbench.variant import Variant
@@ -93,6 +93,9 @@ def _parser() -> argparse.ArgumentParser:
     tabled = commands.add_parser("tables", help="stored runs as the tables of published work")
     tabled.add_argument("--baselines", type=Path, default=Path("baselines"), metavar="DIR")
     tabled.add_argument("--tier", choices=("embedded", "hub"), default="embedded")
+    tabled.add_argument(
+        "--history", type=Path, metavar="FILE.json", help="seconds, of --benchmark-autosave"
+    )
     tabled.add_argument("--out", type=Path, metavar="FILE.md", help="write them there")
     tabled.set_defaults(run=_tables)
     cache = commands.add_parser("cache", help="what is kept between sessions: show, bound, clear")
@@ -264,7 +267,8 @@ def _compress(options: argparse.Namespace) -> int:
 
 def _tables(options: argparse.Namespace) -> int:
     runs = tables.read(options.baselines, options.tier)
-    text = markdown.markdown(options.tier, runs, published.findings())
+    times = latencies.read(options.history, options.tier) if options.history else None
+    text = markdown.markdown(options.tier, runs, published.findings(), times)
     if options.out is None:
         print(text)
         return 0

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import shutil
 import tempfile
+import time
 from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import takewhile
 from pathlib import Path
@@ -63,19 +64,25 @@ def load_once(
     name = f"{model.name}_{compression.name}"
     if key and not fresh and (folder := store.checkpoint(key)):
         try:
-            return variant.load(model, compression, source, device=device, dtype=dtype, kept=folder)
+            found = variant.load(
+                model, compression, source, device=device, dtype=dtype, kept=folder
+            )
+            return replace(found, made_s=store.seconds(key))
         except VlmbenchError as error:
             store.trouble(f"{folder.name} in the cache cannot be loaded ({error}): made again")
 
-    def keep(network: Any) -> None:
-        if key:
-            store.keep_checkpoint(key, name, network.save_pretrained)
-
     with ExitStack() as stack:
-        kept = _Making(model, source, store, data, device, learns, fresh, stack).of(compression)
-        return variant.load(
+        making = _Making(model, source, store, data, device, learns, fresh, stack)
+        kept, seconds = making.of(compression)
+
+        def keep(network: Any) -> None:
+            if key:
+                store.keep_checkpoint(key, name, network.save_pretrained, seconds=seconds)
+
+        made = variant.load(
             model, compression, source, device=device, dtype=dtype, kept=kept, loaded=keep
         )
+        return replace(made, made_s=seconds)
 
 
 @dataclass(frozen=True)
@@ -92,37 +99,43 @@ class _Making:
     stack: ExitStack
     """Of folders that are gone when the variant is loaded: where nothing can be kept."""
 
-    def of(self, compression: Compression) -> Path | None:
-        """The folder with the checkpoint that the makers made; None: the recipe has none."""
+    def of(self, compression: Compression) -> tuple[Path | None, float]:
+        """The folder with what the makers made, and the seconds it took; None: there are none."""
         storing = [part for part in parts_of(compression) if not isinstance(part, Runtime)]
         makers = list(takewhile(lambda part: isinstance(part, Maker), storing))
         kept: Path | None = None
+        seconds = 0.0
         for count in range(1, len(makers) + 1):
             so_far = Chain("+".join(part.name for part in makers[:count]), tuple(makers[:count]))
             key = _key(self.model, so_far, self.source, device=self.device, learns=self.learns)
             found = self.store.checkpoint(key) if key and not self.fresh else None
-            kept = found or self._made(so_far, key, kept)
-        return kept
+            took = self.store.seconds(key) if key and found else 0.0
+            kept, took = (found, took) if found else self._made(so_far, key, kept)
+            seconds += took
+        return kept, seconds
 
-    def _made(self, so_far: Chain, key: str | None, kept: Path | None) -> Path:
+    def _made(self, so_far: Chain, key: str | None, kept: Path | None) -> tuple[Path, float]:
         """What the last of these makers makes of the checkpoint in `kept`, or of the source."""
         maker: Any = so_far.parts[-1]
         begun = variant.load(self.model, FLOAT32, self.source, device=self.device, kept=kept)
         work = self.store.work(key) if key else self._temporary()
         assert self.data is not None, "a maker needs something to learn from"
         anatomy = self.model.anatomy
+        start = time.perf_counter()
         maker.make(begun.network, anatomy, self.data(self.model, begun.processor, work))
+        seconds = time.perf_counter() - start
         dtype = maker.load_options(anatomy)["dtype"]
         write = partial(saving.write, begun.network, begun.processor, dtype=dtype)
         with variant.quiet():
             if key:
-                self.store.keep_checkpoint(key, f"{self.model.name}_{so_far.name}", write)
+                name = f"{self.model.name}_{so_far.name}"
+                self.store.keep_checkpoint(key, name, write, seconds=seconds)
             folder = self.store.checkpoint(key) if key else None
             if folder is None:
                 folder = self._temporary()
                 write(folder)
         shutil.rmtree(work, ignore_errors=True)
-        return folder
+        return folder, seconds
 
     def _temporary(self) -> Path:
         return Path(self.stack.enter_context(tempfile.TemporaryDirectory(prefix="vlmbench-")))

@@ -51,6 +51,7 @@ def pytest_configure(config: pytest.Config) -> None:
     for name in entries.datasets:
         config.addinivalue_line("markers", f"{name}: cells on the data set {name}")
     config.addinivalue_line("markers", "maker: cells of recipes that make a checkpoint, or chains")
+    config.addinivalue_line("markers", "trained: cells of recipes that train for minutes")
     config.addinivalue_line(
         "markers",
         "cells(models=[...], compressions=[...], datasets=[...]): only these axes for one test",

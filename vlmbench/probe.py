@@ -30,6 +30,7 @@ def measure_probe(benchmark: Any, run: Run, bench: Bench) -> None:
     benchmark.group = dataset.name
     benchmark.extra_info.update(
         cell=run.cell,
+        of=[cell.model.name, cell.compression.name, dataset.name],
         tier=run.tier,
         scores=run.scores,
         health=dict(run.health),
@@ -55,7 +56,7 @@ def measure_probe(benchmark: Any, run: Run, bench: Bench) -> None:
 
     benchmark.pedantic(end_to_end, rounds=ROUNDS, warmup_rounds=1)
     bench.latencies[run.cell] = benchmark.stats.stats.median / len(asked)
-    benchmark.extra_info["probe_samples"] = len(asked)
+    benchmark.extra_info.update(probe_samples=len(asked), made_s=variant.made_s)
     if dataset.choose:
         return  # nothing is decoded
     unhurried = replace(variant, time_limit_s=None)  # what is cut short measures nothing

@@ -91,6 +91,7 @@ def parametrize(metafunc: pytest.Metafunc, bench: Bench) -> None:
     for label, cell in reversed(cells.items()):
         marks = [getattr(pytest.mark, cell.dataset.name)] if wanted & _DATASET else []
         marks += [pytest.mark.maker] if selection.makes(cell.compression) else []
+        marks += [pytest.mark.trained] if selection.trains(cell.compression) else []
         if "vlmbench_demo" in wanted:
             names = ["vlmbench_cell", "vlmbench_demo"]
             params += [

@@ -63,6 +63,11 @@ def makes(recipe: Compression) -> bool:
     return isinstance(recipe, Maker | Runtime | Chain)
 
 
+def trains(recipe: Compression) -> bool:
+    """Whether a recipe trains for minutes: a part of it says so (`trains = True`)."""
+    return any(getattr(part, "trains", False) for part in parts_of(recipe))
+
+
 def _links(part: str, known: Mapping[str, Compression]) -> list[str]:
     """`depth50_ft_on_docvqa` is depth50, then ft_on_docvqa."""
     first, tuned, rest = part.partition("_ft")

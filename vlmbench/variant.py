@@ -70,6 +70,8 @@ class Variant:
     """Of what the recipe leaves unquantized, where the user said so."""
     time_limit_s: float | None = None
     """A batch that is not answered by then is left as it is."""
+    made_s: float = 0.0
+    """Seconds that recipes took to make the checkpoint, in this session or an earlier one."""
 
     @property
     def name(self) -> str:

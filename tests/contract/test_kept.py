@@ -11,6 +11,7 @@ from vlmbench.artifacts import Store
 from vlmbench.catalogue import compressions, models
 from vlmbench.compression.bnb import LM_NF4, BitsAndBytes
 from vlmbench.prompting import turn
+from vlmbench.selection import compression
 from vlmbench.variant import load
 
 QUANTIZED = ("8bit", "4bit", "lm8bit", "lm4bit")
@@ -42,6 +43,15 @@ def test_what_is_read_back_answers_alike(embedded, tmp_path, monkeypatch, recipe
     assert answers() == answers()
     assert made == [True, False]
     assert store.troubles == []
+
+
+@pytest.mark.parametrize("recipe", ["depth50", "depth50+4bit"])
+def test_how_long_it_took_to_make_is_kept_with_it(tmp_path, recipe):
+    model, store = models()["qwen2"], Store(tmp_path)
+    made, source = compression(recipe, compressions()), model.sources["embedded"]
+    parts = [model, made, source, store, lambda *_: None]
+    one, two = (compressed.load_once(*parts, device="cpu", dtype=None) for _ in range(2))
+    assert one.made_s == two.made_s > 0.0
 
 
 def test_what_is_not_quantized_is_not_kept(tmp_path):

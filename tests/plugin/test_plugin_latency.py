@@ -41,6 +41,7 @@ def test_a_history_holds_every_number_and_two_compare(shipped):
     info = entry["extra_info"]
     assert entry["group"] == "docvqa"
     assert (info["cell"], info["tier"]) == ("mine_32bit-docvqa", "embedded")
+    assert (info["of"], info["made_s"]) == (["mine", "32bit", "docvqa"], 0.0)
     assert set(info["scores"]) == {"bertscore", "anls", "levenshtein", "exact_match"}
     assert all(info[name] > 0 for name in RECORDED)
     assert entry["params"] == {"vlmbench_cell": "mine_32bit-docvqa"}

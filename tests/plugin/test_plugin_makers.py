@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from vlmbench.catalogue import models
+from vlmbench.catalogue import compressions, models
 
 SHIPPED = {name: model for name, model in models().items() if "embedded" in model.sources}
 
@@ -47,6 +47,13 @@ def test_what_is_collected(collected, pytester: pytest.Pytester) -> None:
     assert collected()[0] == usual | {"qwen2_rtn_w3a16"}
     assert "qwen2_rtn_w3a16" in collected("-m", "vqav2 and maker")[0]
     assert "qwen2_rtn_w3a16" not in collected("-m", "vqav2 and not maker")[0]
+    full = collected("--matrix", "full", "-m", "vqav2 and trained")[0]
+    assert full == {
+        f"{name}_{recipe}"
+        for name, model in SHIPPED.items()
+        for recipe in compressions()
+        if "vqav2" in model.datasets and ("ft" in recipe or recipe in ("lora", "qat", "qat4bit"))
+    }
 
 
 def test_what_is_left_out_is_told(pytester: pytest.Pytester) -> None:

@@ -206,7 +206,9 @@ def test_a_checkpoint_is_kept_whole(store: Store) -> None:
     assert folder and (folder / "model.safetensors").read_bytes() == b"weights"
     (entry,) = store.entries()
     assert entry.what == "qwen2_4bit" and entry.size >= len(b"weights{}")
-    store.keep_checkpoint("key", "qwen2_4bit", written)
+    assert store.seconds("key") == store.seconds("none") == 0.0
+    store.keep_checkpoint("key", "qwen2_4bit", written, seconds=2.5)
+    assert store.seconds("key") == 2.5
     assert store.checkpoint("key") == folder, "another process may keep the same"
     assert store.troubles == []
     assert len(store.trim(0)) == 1 and store.checkpoint("key") is None

@@ -9,7 +9,7 @@ Papers: arXiv 1711.05101 (AdamW), arXiv 2106.09685 (LoRA, through peft).
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from vlmbench.spec import Anatomy, Component, Mixture, TrainData
 
@@ -24,6 +24,7 @@ EVENLY = Mixture(SAMPLES)
 class FineTune:
     """The decoder learns on `mixture`; tower, projector and head stay as they are."""
 
+    trains: ClassVar[bool] = True
     name: str
     mixture: Mixture = EVENLY
     rate: float = 4e-4

@@ -9,7 +9,7 @@ doubly quantized scales in place of integers; activations and the cache are not 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from vlmbench.compression.finetune import FineTune
 from vlmbench.spec import Anatomy, Component, TrainData
@@ -26,6 +26,7 @@ class QuantizationAware:
     it learns to live with what it will be given.
     """
 
+    trains: ClassVar[bool] = True
     name: str
     tuning: FineTune
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Sequence
 
+from vlmbench.report.latencies import Times
 from vlmbench.report.published import SECONDS, Finding, Judged, Runs
 from vlmbench.report.tables import Table, absent, tables
 
@@ -13,21 +14,24 @@ A cell is the mean score, its standard error over pictures, and its share of the
 The same direction: both changes go the same way, or both are too small to count. Of a change within
 two standard errors one cannot tell.
 """
-_TIMES = "Baselines keep no seconds. Histories do:  pytest --benchmark-autosave\n"
+_TIMES = (
+    "Baselines keep no seconds, histories do:  pytest tests/benchmarks --benchmark-autosave, then "
+    "vlmbench tables --history FILE\n"
+)
 _ANSWERS = {True: "yes", False: "no", None: "cannot tell"}
 
 
-def markdown(tier: str, runs: Runs, known: Sequence[Finding]) -> str:
+def markdown(tier: str, runs: Runs, known: Sequence[Finding], times: Times | None = None) -> str:
     """All tables of stored runs, and what was published, as one text."""
     lines = [_ABOUT]
     if none := absent(runs, known):
         lines.append(f"Published, but without a stored run in this tier: {', '.join(none)}.\n")
-    for table in tables(runs, known):
-        lines += _lines(tier, table)
+    for table in tables(runs, known, times):
+        lines += _lines(tier, table, timed=bool(times))
     return "\n".join(lines)
 
 
-def _lines(tier: str, table: Table) -> Iterator[str]:
+def _lines(tier: str, table: Table, *, timed: bool) -> Iterator[str]:
     yield f"## {table.section.title} ({tier})\n"
     yield from _grid(("model", "data set", "metric", *table.section.compressions), table.rows)
     if table.missing:
@@ -49,7 +53,7 @@ def _lines(tier: str, table: Table) -> Iterator[str]:
     same = [one.same for one in table.judged]
     counts = ", ".join(f"{text} {same.count(key)}" for key, text in _ANSWERS.items())
     yield f"Same direction: {counts}.\n"
-    if any(one.finding.metric == SECONDS for one in table.judged):
+    if not timed and any(one.finding.metric == SECONDS for one in table.judged):
         yield _TIMES
     for source in dict.fromkeys(one.finding.source for one in table.judged):
         yield f"- {_safe(source)}"

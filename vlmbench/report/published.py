@@ -14,6 +14,7 @@ from importlib import resources
 from statistics import fmean
 
 from vlmbench.baseline import Baseline
+from vlmbench.report.latencies import Times
 from vlmbench.stats import clustered
 
 Runs = Mapping[tuple[str, str, str], Baseline]
@@ -21,7 +22,7 @@ Runs = Mapping[tuple[str, str, str], Baseline]
 SIZE = "file_bytes"
 """The metric of a finding about sizes; a change of it is a share."""
 SECONDS = "seconds"
-"""The metric of a finding about time, which no baseline keeps; a change of it is a share."""
+"""The metric of a finding about time, which a history tells; a change of it is a share."""
 _ERRORS = 2
 """Standard errors that a change must be away from nothing to have a direction."""
 
@@ -77,7 +78,7 @@ def findings() -> tuple[Finding, ...]:
     return tuple(Finding(**entry) for entry in json.loads(text)["findings"])
 
 
-def judge(finding: Finding, runs: Runs, model: str) -> list[Judged]:
+def judge(finding: Finding, runs: Runs, model: str, times: Times | None = None) -> list[Judged]:
     """The finding beside a model's runs; empty where it is about several other models alone."""
     if finding.expected:
         return [_claimed(finding, runs, model)]
@@ -85,17 +86,26 @@ def judge(finding: Finding, runs: Runs, model: str) -> list[Judged]:
     alone = next(iter(finding.figures)) if len(finding.figures) == 1 else None
     figures = finding.figures.get(model) or finding.figures.get(alone or "", {})
     whose = f"{alone}: " if alone and alone != model else ""
-    return [
-        _figured(finding, runs, model, dataset, pair, whose) for dataset, pair in figures.items()
-    ]
+    judged = []
+    for dataset, pair in figures.items():
+        if finding.metric == SECONDS:
+            found = _slower(finding, times or {}, model, dataset)
+        else:
+            found = next(iter(_changes(finding, runs, model, dataset).values()), None)
+        judged.append(_figured(finding, found, model, dataset, pair, whose))
+    return judged
 
 
 def _figured(
-    finding: Finding, runs: Runs, model: str, dataset: str, pair: tuple[float, float], whose: str
+    finding: Finding,
+    found: Change | None,
+    model: str,
+    dataset: str,
+    pair: tuple[float, float],
+    whose: str,
 ) -> Judged:
     before, after = pair
     change = (after - before) / (before if finding.metric in (SIZE, SECONDS) else 1)
-    found = next(iter(_changes(finding, runs, model, dataset).values()), None)
     published, here = direction(change, 0, finding.within), _direction(found, finding)
     return Judged(
         finding,
@@ -160,6 +170,16 @@ def _change(finding: Finding, before: Baseline, after: Baseline) -> Change | Non
     )
 
 
+def _slower(finding: Finding, times: Times, model: str, dataset: str) -> Change | None:
+    """Of what an answer takes, as a share."""
+    before, after = (times.get((model, dataset, c)) for c in (finding.before, finding.after))
+    if not (before and after):
+        return None
+    ratio = after.answer_s / before.answer_s
+    error = ratio * math.hypot(before.error_s / before.answer_s, after.error_s / after.answer_s)
+    return Change(before.answer_s, after.answer_s, ratio - 1, error)
+
+
 def _mean(changes: list[Change]) -> Change:
     return Change(
         fmean(one.before for one in changes),
@@ -178,6 +198,9 @@ def _shown(found: Change | None, finding: Finding) -> str:
         return "-"
     if finding.metric == SIZE:
         return f"{found.before / 1e6:.2f} -> {found.after / 1e6:.2f} MB"
+    if finding.metric == SECONDS:
+        shown = f"{1e3 * found.before:.1f} -> {1e3 * found.after:.1f} ms an answer"
+        return f"{shown}, x {1 + found.change:.2f} (± {found.error:.2f})"
     return f"{found.before:.3f} -> {found.after:.3f} (± {found.error:.3f})"
 
 

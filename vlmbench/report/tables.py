@@ -1,6 +1,7 @@
 """The tables that published work shows, from stored baselines: scores, recovery, sizes.
 
-Differs from the published tables: no column of seconds, which a baseline does not keep.
+Seconds come from a benchmark history, where one is named: baselines of several days and machines
+keep none.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from statistics import fmean
 from vlmbench import baseline as baselines
 from vlmbench.baseline import Baseline
 from vlmbench.errors import BaselineError
+from vlmbench.report.latencies import Times
 from vlmbench.report.published import Finding, Judged, Runs, judge, standard_error
 from vlmbench.run import one_line
 
@@ -125,10 +127,10 @@ def _loaded(path: Path, tier: str) -> Baseline:
     return found
 
 
-def tables(runs: Runs, known: Iterable[Finding]) -> list[Table]:
-    """Every table of `SECTIONS`."""
+def tables(runs: Runs, known: Iterable[Finding], times: Times | None = None) -> list[Table]:
+    """Every table of `SECTIONS`; of `times`, those of cells with a stored run are shown."""
     known = tuple(known)
-    return [_table(section, runs, known) for section in SECTIONS]
+    return [_table(section, runs, known, times or {}) for section in SECTIONS]
 
 
 def absent(runs: Runs, known: Iterable[Finding]) -> list[str]:
@@ -137,7 +139,7 @@ def absent(runs: Runs, known: Iterable[Finding]) -> list[str]:
     return [model for model in published if model not in {model for model, _, _ in runs}]
 
 
-def _table(section: Section, runs: Runs, known: Iterable[Finding]) -> Table:
+def _table(section: Section, runs: Runs, known: Iterable[Finding], times: Times) -> Table:
     rows: list[tuple[str, ...]] = []
     missing: list[tuple[str, str, str]] = []
     judged: list[Judged] = []
@@ -149,7 +151,8 @@ def _table(section: Section, runs: Runs, known: Iterable[Finding]) -> Table:
         for dataset in places if section.scores else ():
             rows += _score_rows(section, runs, model, dataset)
         rows += _size_rows(section, runs, model, places)
-        judged += [one for finding in mine for one in judge(finding, runs, model)]
+        rows += _time_rows(section, times, model, places)
+        judged += [one for finding in mine for one in judge(finding, runs, model, times)]
     return Table(section, tuple(rows), tuple(missing), tuple(judged))
 
 
@@ -193,6 +196,24 @@ def _size_rows(
                 else "-"
                 for size in sizes
             ),
+        )
+
+
+def _time_rows(
+    section: Section, times: Times, model: str, places: Iterable[str]
+) -> Iterator[tuple[str, ...]]:
+    """Of every data set that was timed; how long a variant took to make, once."""
+    made: dict[str, float] = {}
+    for dataset in places:
+        found = {c: times.get((model, dataset, c)) for c in section.compressions}
+        made |= {c: time.made_s for c, time in found.items() if time and time.made_s}
+        if any(found.values()):
+            milliseconds = (f"{1e3 * t.answer_s:.1f}" if t else "-" for t in found.values())
+            yield model, dataset, "ms an answer", *milliseconds
+    if made:
+        yield (
+            *(model, "all", "seconds to make"),
+            *(f"{made[c]:.0f}" if c in made else "-" for c in section.compressions),
         )
 
 
