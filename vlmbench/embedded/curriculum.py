@@ -119,6 +119,13 @@ IMITATING = Stage(
     {"scene": 0.24, "strip": 0.02, "page": 0.08, "choice": 0.02, "diagram": 0.19, "clip": 0.45},
     steps=True,
 )
+# Where pages are too small to be read, what is said of scenes and films takes their place.
+LOOKING = Stage(
+    "looking",
+    Plan(700, muon_rate=1e-3, adamw_rate=5e-4, save_every=50, half=True),
+    {"scene": 0.36, "page": 0.02, "choice": 0.02, "diagram": 0.2, "clip": 0.4},
+    steps=True,
+)
 # Where views cut lines of print in two, pages take longer than all else.
 SPELLING = Stage(
     "spelling",

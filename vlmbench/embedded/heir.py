@@ -225,6 +225,7 @@ class VideoLlava(Heir):
     NAMING = NAMING
     # It sees whole pictures in as many tokens, and films frame by frame.
     PARENT = "llavanext"
+    IMITATES = (curriculum.LOOKING,)
     SEES = "image_tower", "video_tower", "multi_modal_projector"
 
     def tower(self) -> Any:
