@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shlex
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -64,6 +65,22 @@ class Options:
             raise UsageError(f"--batch-size must be at least 1, got {self.batch_size}")
         if self.baseline_of and self.write:
             raise UsageError("--baseline-of compares only: it never writes another's baseline")
+
+    def told(self, message: str) -> str:
+        """A message whose commands name what this session alone knows by its options.
+
+        Where another model's baselines are compared with, what can be written are its own.
+        """
+        named = [f"--model {m}" for m in self.models if "=" in m]
+        named += [f"--data {d}" for d in self.data if "=" in d]
+        named += [f"--compression {c}" for c in self.compressions]
+        named += [] if self.baselines == Options.baselines else [f"--baselines {self.baselines}"]
+        named += [f"--device {self.device}"] if self.device != Options.device else []
+        named += [f"--dtype {self.dtype}"] if self.dtype else []
+        command = shlex.join(["pytest", *(word for one in named for word in one.split(" ", 1))])
+        if self.baseline_of:
+            message = message.replace("--baseline-update", "--baseline-new")
+        return message.replace("pytest -k ", f"{command} -k ")
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ import pytest
 
 from vlmbench import catalogue, selection
 from vlmbench.bench import Bench
-from vlmbench.errors import UnknownNameError, UsageError
+from vlmbench.errors import BaselineError, UnknownNameError, UsageError
 from vlmbench.spec import Cell, Dataset
 
 if TYPE_CHECKING:
@@ -33,7 +33,10 @@ class Expected:
     def judge(self, run: Run) -> Verdict:
         """Compare, writing the baseline first where the options say so."""
         if self.verdict is None or self.verdict.run is not run:
-            self.verdict = self._bench.judge(self.cell, run)
+            try:
+                self.verdict = self._bench.judge(self.cell, run)
+            except BaselineError as error:
+                raise BaselineError(self._bench.options.told(str(error))) from None
         return self.verdict
 
     def __le__(self, run: Run) -> bool:
@@ -47,7 +50,8 @@ class Expected:
         """
         assert self.verdict is not None, "judge a run first"
         complaints = self._bench.complaints(self.verdict)
-        short = [*self.verdict.summary(), *complaints, self.verdict.remedy]
+        remedy = self._bench.options.told(self.verdict.remedy)
+        short = [*self.verdict.summary(), *complaints, remedy]
         return short, self.verdict.details()
 
     def __repr__(self) -> str:

@@ -26,7 +26,7 @@ def test_missing_written_kept_rewritten(judged):
     result.stdout.fnmatch_lines(
         [
             f"BaselineError: mine_32bit-docvqa has no baseline: *{WHERE} does not exist. "
-            "Write it:  pytest -k mine_32bit-docvqa --baseline-new"
+            "Write it:  pytest --model * -k mine_32bit-docvqa --baseline-new"
         ]
     )
     result.stdout.no_fnmatch_line("*Traceback*")
@@ -59,10 +59,10 @@ def test_damaged_or_of_another_protocol(judged, stored):
     result.stdout.fnmatch_lines(
         [
             "BaselineError: the baseline *mine_32bit.json cannot be read (JSONDecodeError: *"
-            "  pytest -k mine_32bit-docvqa --baseline-update",
+            "  pytest --model * -k mine_32bit-docvqa --baseline-update",
             "BaselineError: the baseline of mine_16bit-docvqa was made under another protocol*",
             '  instruction: baseline "Shout.", this run "Answer briefly."',
-            "*pytest -k mine_16bit-docvqa --baseline-update",
+            "*pytest --model * -k mine_16bit-docvqa --baseline-update",
         ]
     )
     result.stdout.no_fnmatch_line("*Traceback*")
@@ -74,7 +74,9 @@ def test_of_another_model(judged, stored):
     result = judged.pytest("--baseline-of", "nobody")
     result.assert_outcomes(failed=1)
     # The missing one is nobody's, not mine: its name is the one in the command.
-    result.stdout.fnmatch_lines(["*nobody_32bit.json*pytest -k nobody_32bit-docvqa --baseline-new"])
+    result.stdout.fnmatch_lines(
+        ["*nobody_32bit.json*pytest --model * -k nobody_32bit-docvqa --baseline-new"]
+    )
 
 
 def test_the_first_samples_are_compared_with_the_first(judged, stored):
@@ -92,7 +94,7 @@ def test_baselines_elsewhere(judged, stored):
 
 EDITED = """
 BaselineError: the baseline *mine_32bit.json was edited after it was written. Restore it from \
-version control, or write it again:  pytest -k mine_32bit-docvqa --baseline-update
+version control, or write it again:  pytest --model * -k mine_32bit-docvqa --baseline-update
 """
 
 

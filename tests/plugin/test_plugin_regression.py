@@ -33,7 +33,7 @@ def test_metrics_worst_samples_and_the_command_that_accepts_it(regressed, monkey
             "E       *mine_32bit-docvqa (embedded) is regression against its baseline",
             "E         *bertscore *baseline 1.0000  obtained 0.*  margin 0.01*  regression  p *",
             "E         *anls *baseline 1.0000  obtained 0.*  margin 0.02*  regression  p *",
-            "E         Accept it:  pytest -k mine_32bit-docvqa --baseline-update",
+            "E         Accept it:  pytest --model * -k mine_32bit-docvqa --baseline-update",
             "*worst samples of mine_32bit-docvqa*",
             "  24 of 24 samples lost bertscore; the worst:",
             "    *: 1.00 -> 0.??",

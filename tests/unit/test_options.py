@@ -33,6 +33,28 @@ def checkpoint(tmp_path: Path) -> Callable[[Any], Path]:
     return write
 
 
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        (Options(), "Write it:  pytest -k cell --baseline-update"),
+        (Options(models=("qwen2",), limit=3), "Write it:  pytest -k cell --baseline-update"),
+        (
+            Options(models=("mine=a b",), compressions=("awq_w4a16",), data=("docvqa=d", "vqav2")),
+            "Write it:  pytest --model 'mine=a b' --data docvqa=d --compression awq_w4a16 -k cell "
+            "--baseline-update",
+        ),
+        (
+            Options(models=("mine=a",), baseline_of="qwen2", baselines=Path("kept"), device="cuda"),
+            "Write it:  pytest --model mine=a --baselines kept --device cuda -k cell "
+            "--baseline-new",
+        ),
+        (Options(dtype="float16"), "Write it:  pytest --dtype float16 -k cell --baseline-update"),
+    ],
+)
+def test_commands_name_what_this_session_knows_by_its_options(options: Options, says: str) -> None:
+    assert options.told("Write it:  pytest -k cell --baseline-update") == says
+
+
 def test_cells_are_the_pairs_that_can_run_variant_by_variant() -> None:
     lone = replace(QWEN2, name="lone", datasets=("vqav2",))
     entries = catalogued(models=[lone])

@@ -13,7 +13,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m vlmbench.embedded", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("data", help="draw the validation and test splits again")
-    teach = commands.add_parser("train", help="train a checkpoint; most begin with another that ships")
+    teach = commands.add_parser(
+        "train", help="train a checkpoint; most begin with another that ships"
+    )
     teach.add_argument("name", choices=train.SCHOOLS)
     teach.add_argument("--work", type=Path, default=Path(".training"), help="states, to resume")
     options = parser.parse_args()
