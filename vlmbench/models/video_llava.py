@@ -1,10 +1,14 @@
 """Video-LLaVA (arXiv 2311.10122): a CLIP tower for pictures, one for frames, a Llama decoder."""
 
+from vlmbench.models import shipped
 from vlmbench.spec import Anatomy, Model, Source, Watching
 
 VIDEO_LLAVA = Model(
     name="video_llava",
-    sources={"hub": Source("LanguageBind/Video-LLaVA-7B-hf")},
+    sources={
+        "embedded": shipped("video_llava"),
+        "hub": Source("LanguageBind/Video-LLaVA-7B-hf"),
+    },
     architecture="VideoLlavaForConditionalGeneration",
     anatomy=Anatomy(
         vision=("model.image_tower", "model.video_tower"),
