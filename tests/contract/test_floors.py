@@ -50,7 +50,7 @@ WATCH = [model for model, floors in FLOORS.items() if "clips" in floors]
 ASKED = [(model, dataset) for model, floors in FLOORS.items() for dataset in floors]
 FACTS = {name: 0.75 for name, floors in FLOORS.items() if "flickr30k" in floors} | {"qwen2": 0.80}
 """Share of what a caption's scene holds that is told."""
-DEEDS = {"qwen2": 0.75, "phi3_5": 0.75, "llavanext": 0.75, "idefics2": 0.70}
+DEEDS = dict.fromkeys(("qwen2", "phi3_5", "llavanext", "video_llava"), 0.75) | {"idefics2": 0.70}
 """Share of colours, shapes and what each thing does that a clip's description tells."""
 BLIND = {"docvqa": ("anls", 0.35), "vqav2": ("vqa_accuracy", 0.60)}
 """Scores on blank pictures must stay below: who does not look cannot answer."""
