@@ -42,20 +42,23 @@ def _lines(tier: str, table: Table, *, timed: bool) -> Iterator[str]:
             f"{len(table.missing)} cells have no stored run. This makes them:\n\n"
             f"    pytest tests/benchmarks{where}{chosen} --baseline-new\n"
         )
-    if not table.judged:
-        yield "Published: nothing of these models.\n"
+    judged = [one for one in table.judged if one.stored]
+    if unknown := len(table.judged) - len(judged):
+        yield f"Published findings without stored runs to judge them by: {unknown}.\n"
+    if not timed and any(one.finding.metric == SECONDS for one in table.judged):
+        yield _TIMES
+    if not judged:
+        yield "Published: nothing of what is stored.\n"
         return
     rows = [
         (one.finding.says, one.model, one.dataset, one.published, one.here, _answer(one))
-        for one in table.judged
+        for one in judged
     ]
     yield from _grid(("published", "model", "data set", "figures", "here", "same direction"), rows)
-    same = [one.same for one in table.judged]
+    same = [one.same for one in judged]
     counts = ", ".join(f"{text} {same.count(key)}" for key, text in _ANSWERS.items())
     yield f"Same direction: {counts}.\n"
-    if not timed and any(one.finding.metric == SECONDS for one in table.judged):
-        yield _TIMES
-    for source in dict.fromkeys(one.finding.source for one in table.judged):
+    for source in dict.fromkeys(one.finding.source for one in judged):
         yield f"- {_safe(source)}"
     yield ""
 

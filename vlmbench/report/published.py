@@ -23,6 +23,7 @@ SIZE = "file_bytes"
 """The metric of a finding about sizes; a change of it is a share."""
 SECONDS = "seconds"
 """The metric of a finding about time, which a history tells; a change of it is a share."""
+_NOTHING = "-"
 _ERRORS = 2
 """Standard errors that a change must be away from nothing to have a direction."""
 
@@ -59,6 +60,11 @@ class Judged:
     """None: cannot tell."""
     unlike: tuple[str, ...] = ()
     """Where it is judged over several data sets: those that alone show another direction."""
+
+    @property
+    def stored(self) -> bool:
+        """Whether there are runs to judge it by."""
+        return self.here != _NOTHING
 
 
 @dataclass(frozen=True)
@@ -195,7 +201,7 @@ def _direction(found: Change | None, finding: Finding) -> int | None:
 
 def _shown(found: Change | None, finding: Finding) -> str:
     if not found:
-        return "-"
+        return _NOTHING
     if finding.metric == SIZE:
         return f"{found.before / 1e6:.2f} -> {found.after / 1e6:.2f} MB"
     if finding.metric == SECONDS:

@@ -144,10 +144,14 @@ def _table(section: Section, runs: Runs, known: Iterable[Finding], times: Times)
     missing: list[tuple[str, str, str]] = []
     judged: list[Judged] = []
     mine = [finding for finding in known if finding.section == section.key]
+    own = set(section.compressions) - set(_PRECISIONS)
     for model in dict.fromkeys(model for model, _, _ in runs):
         places = section.datasets or tuple(dict.fromkeys(d for m, d, _ in runs if m == model))
         cells = [(model, d, name) for d in places for name in section.compressions]
         missing += [cell for cell in cells if cell not in runs]
+        # Of a model that has none of what a table is about, its precisions are in another.
+        if own and not any(cell in runs for cell in cells if cell[2] in own):
+            continue
         for dataset in places if section.scores else ():
             rows += _score_rows(section, runs, model, dataset)
         rows += _size_rows(section, runs, model, places)

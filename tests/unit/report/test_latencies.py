@@ -97,9 +97,13 @@ def test_tables_show_seconds_where_they_are_known() -> None:
         ("qwen2", "docvqa", "32bit"): base,
         ("qwen2", "docvqa", "depth50"): replace(base, cell="qwen2_depth50-docvqa"),
     }
-    times: Times = {("qwen2", "docvqa", "depth50"): Time(0.05, 0.001, 3.0)}
+    times: Times = {
+        ("qwen2", "docvqa", "32bit"): Time(0.1, 0.001, 0.0),
+        ("qwen2", "docvqa", "depth50"): Time(0.05, 0.001, 3.0),
+    }
     shown = markdown("embedded", runs, [FASTER], times)
-    assert "| qwen2 | docvqa | ms an answer | - | - | 50.0 |" in shown
+    assert "| qwen2 | docvqa | ms an answer | 100.0 | - | 50.0 |" in shown
+    assert "100 -> 50 | 100.0 -> 50.0 ms an answer, x 0.50 (± 0.01) | yes |" in shown
     assert "| qwen2 | all | seconds to make | - | - | 3 |" in shown
     assert "Baselines keep no seconds" not in shown
     plain = markdown("embedded", runs, [FASTER])

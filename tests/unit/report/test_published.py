@@ -187,7 +187,10 @@ def test_a_table_shows_scores_recovery_and_what_is_missing(tmp_path: Path) -> No
     assert "2 cells have no stored run. This makes them:" in text
     assert "pytest tests/benchmarks --compression 16bit --compression 8bit --baseline-new" in text
     assert "without a stored run in this tier: phi3_5, idefics2" in text
-    assert "Same direction: yes 1, no 0, cannot tell 7." in text
+    assert "Published findings without stored runs to judge them by: 7." in text
+    assert "Same direction: yes 1, no 0, cannot tell 0." in text
+    pruning = text[text.index("## Pruning") :]
+    assert "| qwen2 | docvqa" not in pruning, "what a table is about is not stored"
     assert "qwen2" not in absent(found, findings())
 
 
