@@ -37,9 +37,11 @@ def test_every_answer_at_32_bit_is_the_same_alone_and_in_a_batch(embedded, datas
 
 
 INT8 = 0.05
-"""Share of answers that LLM.int8 may change: it picks its outlier columns over the whole batch, so a
-row feels its neighbours. Of 100 on pictures and 100 on clips, 1 and 4 change on one kind of CPU (AMD
-EPYC), 2 and 3 or fewer on another (Intel Xeon with AMX); wrong padding changes ten and more."""
+"""Share of answers that LLM.int8 may change: its outlier columns are those of the whole batch.
+
+Of 100 on pictures and 100 on clips at most 1 and 4 change on one kind of CPU (AMD EPYC), 2 and 3 on
+another (Intel Xeon with AMX). Wrong padding changes ten and more.
+"""
 
 
 @pytest.mark.parametrize("recipe", QUANTIZED)
