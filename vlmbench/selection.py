@@ -11,6 +11,7 @@ from typing import TypeVar
 
 from vlmbench import catalogue
 from vlmbench.chain import Chain
+from vlmbench.compression.bnb import LM_INT8
 from vlmbench.compression.precision import FLOAT32, STORED
 from vlmbench.errors import CheckpointError, UnknownNameError, UsageError
 from vlmbench.options import Entries, Options
@@ -61,6 +62,14 @@ def compression(name: str, known: Mapping[str, Compression]) -> Compression:
 def makes(recipe: Compression) -> bool:
     """Whether more than a loader has a part in a recipe."""
     return isinstance(recipe, Maker | Runtime | Chain)
+
+
+def on_request(recipe: Compression) -> bool:
+    """Whether a recipe without a baseline waits to be asked for.
+
+    Those that take minutes to make, and `lm8bit`: as slow as `8bit`, and nearly as faithful.
+    """
+    return makes(recipe) or recipe == LM_INT8
 
 
 def trains(recipe: Compression) -> bool:
