@@ -171,11 +171,13 @@ def _bytes(kind: str, rows: int, columns: int) -> list[int]:
         return [size + 4 * (own + input) for own in scales for input in (0, 1)]
     if kind == "int4":  # a float32 scale a group; maybe a byte for its zero
         return [size // 2 + each * rows * _groups(columns) for each in (4, 5)]
+    if kind == "sparse24":  # two of four in bfloat16, and two bits for the place of each
+        return [size + size // 8]
     if kind == "nf4":  # scales of 64 weights in a byte, scales of 256 scales in float32
         return [ceil(size / 2) + ceil(size / 64) + 4 * ceil(ceil(size / 64) / 256)]
     raise CensusError(
         f"storage() promises {kind!r}, which the census cannot size. Expected one of "
-        f"{', '.join([*FLOAT_BYTES, 'int8', 'int4', 'nf4'])}."
+        f"{', '.join([*FLOAT_BYTES, 'int8', 'int4', 'sparse24', 'nf4'])}."
     )
 
 
@@ -210,14 +212,14 @@ def _owner(anatomy: Anatomy, name: str) -> str:
 
 
 def _kind(linear: nn.Linear) -> str:
-    """How the weight is stored: a float type, int8, int4, nf4; else by a telling name."""
+    """How the weight is stored: a float type, int8, int4, sparse24, nf4; else by a telling name."""
     quant_state = getattr(linear.weight, "quant_state", None)
     if quant_state is not None:
         doubly = getattr(quant_state, "nested", False)
         return str(quant_state.quant_type) if doubly else f"{quant_state.quant_type} (scales kept)"
     weight, declared = linear.weight, linear.in_features * linear.out_features
-    if weight.element_size() == 1 and 2 * weight.numel() == declared:
-        return "int4"
+    if 2 * weight.numel() == declared:
+        return "int4" if weight.element_size() == 1 else "sparse24"
     return str(weight.dtype).removeprefix("torch.")
 
 

@@ -124,16 +124,16 @@ def _misshapen(network: nn.Module) -> list[str]:
     """Find what transformers does not see: it quantizes a weight of any shape."""
     from torch import nn
 
-    from vlmbench.packed import Int4Linear, Int8Linear
+    from vlmbench.packed import Int4Linear, Int8Linear, Sparse24Linear
 
     found = []
     for name, linear in network.named_modules():
         if isinstance(linear, nn.Linear):
             stored = getattr(linear.weight, "quant_state", linear.weight).shape
             declared = [linear.out_features, linear.in_features]
-            halved = isinstance(linear, Int4Linear) or getattr(linear, "bits", 8) == 4
-            if isinstance(linear, Int4Linear | Int8Linear) and halved:
-                declared[1] //= 2  # two codes a byte
+            halved = isinstance(linear, Int4Linear | Sparse24Linear)
+            if halved or (isinstance(linear, Int8Linear) and linear.bits == 4):
+                declared[1] //= 2  # two codes a byte, or two weights of four
             if list(stored) != declared:
                 found.append(f"{name}.weight (found {list(stored)}, expected {declared})")
     return found

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 from torch import nn
 
 from vlmbench.errors import CheckpointError
-from vlmbench.packed import Int4Linear, Int8Linear
+from vlmbench.packed import Int4Linear, Int8Linear, Sparse24Linear
 
 FIELD = "vlmbench_layers"
 
@@ -41,7 +41,8 @@ class Factors(nn.Sequential):
         return {"rank": self.rank}
 
 
-KINDS: dict[str, type[Any]] = {kind.__name__: kind for kind in (Factors, Int4Linear, Int8Linear)}
+_KINDS = (Factors, Int4Linear, Int8Linear, Sparse24Linear)
+KINDS: dict[str, type[Any]] = {kind.__name__: kind for kind in _KINDS}
 
 
 def put(network: nn.Module, name: str, layer: Any) -> None:

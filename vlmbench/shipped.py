@@ -177,12 +177,15 @@ def packed(config: Mapping[str, Any]) -> str | None:
         return found[0] if found else str(quantized.get("quant_method", "quantized"))
     layers = config.get(LAYERS)
     told = layers.values() if isinstance(layers, Mapping) else ()
-    kinds = {
-        "int8" if layer.get("bits") == 8 else "int4"
-        for layer in told
-        if isinstance(layer, Mapping) and layer.get("kind") in ("Int4Linear", "Int8Linear")
-    }
-    return ", ".join(sorted(kinds)) or None
+    kinds = {_stored(layer) for layer in told if isinstance(layer, Mapping)}
+    return ", ".join(sorted(filter(None, kinds))) or None
+
+
+def _stored(layer: Mapping[str, Any]) -> str | None:
+    """How the weights of a layer that was put in place are packed; None: they are floats."""
+    if layer.get("kind") in ("Int4Linear", "Int8Linear"):
+        return "int8" if layer.get("bits") == 8 else "int4"
+    return "sparse24" if layer.get("kind") == "Sparse24Linear" else None
 
 
 def _config(source: Source) -> Mapping[str, Any]:

@@ -30,6 +30,7 @@ FLOATS = [name for name in MAKERS if RECIPES[name].storage("decoder") == "float3
 EXTRA = set() if find_spec("peft") else {"lora"}
 """What needs a package that is not installed."""
 QUANTIZED = ("int8", "int4", "nf4")
+SMALLER = (*QUANTIZED, "sparse24")
 WITHOUT_DATA = {"rtn_w4a16", "rtn_w3a16", "depth50", "lowrank80", "lowrank50", "lowrankp60"}
 
 
@@ -111,7 +112,7 @@ def test_a_recipe_changes_what_it_promises_and_no_more(made, name, recipe):
 def check_sizes(variant, recipe, whole):
     """Only what packs or leaves out is smaller than the whole model in the same dtype."""
     left_out = any(isinstance(part, Depth | LowRank) for part in parts(recipe))
-    shrinks = left_out or recipe.storage("decoder") in QUANTIZED
+    shrinks = left_out or recipe.storage("decoder") in SMALLER
     for sizes in (
         (variant.file_bytes, whole.file_bytes),
         (variant.census.footprint_bytes, whole.census.footprint_bytes),

@@ -12,7 +12,7 @@ from vlmbench.pytest_cells import demo_names
 ROOT = Path(__file__).parents[2]
 HEADLINE = ("32bit", "16bit", "8bit", "4bit", "lm8bit", "lm4bit")
 FEWER_DEMOS = {"clips": 3, "videoqa": 6}
-EXTENSIONS = ("_ft", "_on_", "+", "bi", "w")
+EXTENSIONS = ("_ft", "_on_", "+", "bi", "w", "s")
 
 
 @pytest.fixture

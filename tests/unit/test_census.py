@@ -18,7 +18,7 @@ from vlmbench import census
 from vlmbench.catalogue import compressions
 from vlmbench.errors import CensusError
 from vlmbench.models.qwen2 import QWEN2
-from vlmbench.packed import Int4Linear, Int8Linear
+from vlmbench.packed import Int4Linear, Int8Linear, Sparse24Linear
 from vlmbench.spec import Anatomy, Component, Source
 from vlmbench.variant import Variant, load
 
@@ -207,6 +207,12 @@ def packed(network: nn.Module, make: Callable[[nn.Linear], nn.Linear]) -> nn.Mod
     return network
 
 
+def without_zeros(linear: nn.Linear) -> nn.Linear:
+    with torch.no_grad():
+        linear.weight.view(-1, 4)[:, 1:3] = 0
+    return Sparse24Linear.of(linear)
+
+
 PACKED = {
     "w4a16": ("int4", Int4Linear.of, 4.3125),
     "w3a16": ("int4", partial(Int4Linear.of, bits=3), 4.3125),
@@ -214,6 +220,7 @@ PACKED = {
     "row": ("int8", integers("row", "token"), 8.222),
     "tensor": ("int8", integers("tensor", "tensor"), 8.003),
     "group": ("int8", integers("group", "group"), 8.25),
+    "sparse": ("sparse24", without_zeros, 9.0),
 }
 
 

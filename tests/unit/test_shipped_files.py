@@ -230,6 +230,7 @@ def test_a_vendors_checkpoint_needs_its_loader(vendor: str, tiny: Path, tmp_path
         ({"vlmbench_layers": {"a": {"kind": "Factors", "rank": 3}}}, None),
         ({"vlmbench_layers": {"a": {"kind": "Int8Linear", "bits": 4}}}, "int4"),
         ({"vlmbench_layers": {"a": {"kind": "Int8Linear", "bits": 8}}}, "int8"),
+        ({"vlmbench_layers": {"a": {"kind": "Sparse24Linear"}}}, "sparse24"),
         ({"vlmbench_layers": {"a": {"kind": "Int4Linear", "bits": 3}}}, "int4"),
         ({"quantization_config": {"load_in_4bit": True, "quant_method": "bitsandbytes"}}, "nf4"),
         ({"quantization_config": {"load_in_8bit": True, "load_in_4bit": False}}, "int8"),
@@ -243,7 +244,7 @@ def test_what_is_packed_is_seen_from_the_configuration(config: Any, kind: str | 
 
 def test_the_field_is_that_of_layers() -> None:
     assert shipped.LAYERS == layers.FIELD
-    assert {"Int4Linear", "Int8Linear"} == set(layers.KINDS) - {"Factors"}
+    assert {"Int4Linear", "Int8Linear", "Sparse24Linear"} == set(layers.KINDS) - {"Factors"}
 
 
 def test_a_checkpoint_without_a_recipe_is_an_ordinary_one(copied: Path) -> None:

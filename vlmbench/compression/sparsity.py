@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from vlmbench.anatomy import Anatomy, Component
+from vlmbench.errors import UsageError
 from vlmbench.spec import CALIBRATION, Mixture, TrainData
 
 if TYPE_CHECKING:
@@ -19,7 +20,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class TwoOfFour:
-    """Linears of the decoder's layers in the 2:4 pattern, stored with their zeros in float32."""
+    """Linears of the decoder's layers in the 2:4 pattern, stored with their zeros in float32.
+
+    So that others can go on from it.
+    """
 
     name: str
     learns: Mixture = CALIBRATION
@@ -36,15 +40,45 @@ class TwoOfFour:
         prune_two_of_four(model, anatomy, data.batches(self.learns))
 
     def apply(self, model: nn.Module, anatomy: Anatomy) -> None:
-        """Do nothing: torch's semi-structured weights would lose some of these.
-
-        In float32 they keep one of every two weights, not two of every four, and drop in silence
-        what does not fit (torch 2.13). In bfloat16 they would fit.
-        """
+        """Do nothing: it is made once."""
 
     def storage(self, component: Component) -> str:
         """Promise float32: zeros are stored as any weight."""
         return "float32"
 
 
+@dataclass(frozen=True)
+class Packed(TwoOfFour):
+    """The same in bfloat16 without the zeros: 9 bits a weight, sparse products on some GPUs."""
+
+    def load_options(self, anatomy: Anatomy) -> dict[str, Any]:
+        """What is not packed is bfloat16, and so are activations."""
+        return {"dtype": "bfloat16"}
+
+    def make(self, model: nn.Module, anatomy: Anatomy, data: TrainData) -> None:
+        """Zero the weights, then leave the zeros out.
+
+        Raises:
+            UsageError: a linear's sizes do not fit.
+        """
+        from vlmbench.layers import put
+        from vlmbench.packed import Sparse24Linear
+        from vlmbench.scaling import linears_of
+
+        super().make(model, anatomy, data)
+        for name, linear in linears_of(model.get_submodule(anatomy.layers)).items():
+            try:
+                put(model, f"{anatomy.layers}.{name}", Sparse24Linear.of(linear))
+            except ValueError as error:
+                raise UsageError(
+                    f"{self.name}: {anatomy.layers}.{name}: {error}. Take prune24, which stores "
+                    "them."
+                ) from None
+
+    def storage(self, component: Component) -> str:
+        """Promise half of the decoder's weights, and their places."""
+        return "sparse24" if component == "decoder" else "bfloat16"
+
+
 PRUNE24 = TwoOfFour("prune24")
+PRUNE24_STORED = Packed("prune24s")

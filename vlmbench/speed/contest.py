@@ -73,7 +73,7 @@ CUDA = Contest(
         for name in (
             *("8bit", "4bit", "awq_w4a16"),
             *("sq_w8a8_tensor", "sq_w8a8_token", "sq_w8a8_group", "sq_w4a4_group"),
-            *("depth50+16bit", "lowrank50+16bit"),
+            *("depth50+16bit", "lowrank50+16bit", "prune24s"),
         )
     },
 )

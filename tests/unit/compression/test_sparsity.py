@@ -11,7 +11,9 @@ import torch
 from subjects import NAMES, Subjects, seen
 from torch import nn
 
-from vlmbench.compression.sparsity import PRUNE24
+from vlmbench.compression.sparsity import PRUNE24, PRUNE24_STORED
+from vlmbench.errors import UsageError
+from vlmbench.packed import Sparse24Linear
 from vlmbench.pruning import energy, two_of_four
 from vlmbench.spec import Maker
 
@@ -27,9 +29,12 @@ def pruned_by_hand(weight: torch.Tensor, norms: torch.Tensor) -> torch.Tensor:
     return made
 
 
-def test_is_a_maker_that_promises_float32() -> None:
-    assert isinstance(PRUNE24, Maker)
+def test_makers_that_promise_floats_or_no_zeros() -> None:
+    assert isinstance(PRUNE24, Maker) and isinstance(PRUNE24_STORED, Maker)
     assert PRUNE24.name == "prune24" and PRUNE24.storage("decoder") == "float32"
+    assert PRUNE24_STORED.name == "prune24s"
+    promised = [PRUNE24_STORED.storage(part) for part in ("decoder", "vision", "head")]
+    assert promised == ["sparse24", "bfloat16", "bfloat16"]
 
 
 def test_scores_are_weights_by_norms() -> None:
@@ -114,18 +119,28 @@ def test_twice_is_the_same(subjects: Subjects) -> None:
     assert one.keys() == two.keys() and all(torch.equal(one[key], two[key]) for key in one)
 
 
-def test_semi_structured_weights_of_torch_lose_some_in_float32() -> None:
-    """Why `apply` leaves them alone; where this fails, they can be put in place."""
-    from torch.sparse import _semi_structured_conversions as theirs
+@pytest.mark.parametrize("name", NAMES)
+def test_without_its_zeros_it_is_the_same_network(
+    subjects: Subjects, name: str, tmp_path: Path
+) -> None:
+    """In bfloat16, made at once or read from a folder."""
+    subject = subjects.of(name)
+    plain, packed = (subjects.made(name, recipe) for recipe in (PRUNE24, PRUNE24_STORED))
+    again, report = subject.reloaded(packed, tmp_path)
+    assert not any(report[what] for what in ("missing_keys", "unexpected_keys", "mismatched_keys"))
+    for network in (packed, again):
+        found = {n: m for n, m in network.named_modules() if isinstance(m, Sparse24Linear)}
+        assert found and all(n.startswith(subject.anatomy.layers) for n in found)
+        for n, layer in found.items():
+            weight = plain.get_submodule(n).weight
+            assert torch.equal(layer.dequantized(), weight.bfloat16().float())
+    assert torch.equal(seen(again, subject.padded), seen(packed, subject.padded))
 
-    weight = two_of_four(
-        torch.randn(64, 128, generator=torch.Generator().manual_seed(0)), torch.ones(128)
-    )
 
-    def there_and_back(dense: torch.Tensor) -> torch.Tensor:
-        packed = theirs.sparse_semi_structured_from_dense_cutlass(dense)
-        back: torch.Tensor = theirs.sparse_semi_structured_to_dense_cutlass(*packed)
-        return back
-
-    assert torch.equal(there_and_back(weight.bfloat16()), weight.bfloat16())
-    assert not torch.equal(there_and_back(weight), weight)
+def test_a_size_that_cannot_do_without_zeros_is_told(subjects: Subjects) -> None:
+    subject = subjects.of("qwen2")
+    network = copy.deepcopy(subject.network)
+    layer: Any = network.get_submodule(subject.anatomy.layers)[0]
+    layer.mlp.up_proj = nn.Sequential(nn.Linear(128, 130), nn.Linear(130, 256, bias=False))
+    with pytest.raises(UsageError, match=r"prune24s: .*0\.mlp\.up_proj\.0: .* Take prune24"):
+        PRUNE24_STORED.make(network, subject.anatomy, subject.data)
