@@ -24,7 +24,7 @@ LAYERS = [
     {"container"},
     {"video"},
     {"nf4", "offloading", "packed_codes"},
-    {"packed_int4", "packed_int8"},
+    {"packed_int4", "packed_int8", "packed_sparse"},
     {"packed"},
     {"prompting", "training", "architectures", "calibration", "layers", "scaling"},
     {"factorizing", "finetuning", "pruning", "rounding"},
