@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from vlmbench import scaling
+from vlmbench import pruning, scaling
 from vlmbench.errors import UsageError
 from vlmbench.prompting import IGNORED
 from vlmbench.spec import Anatomy, TrainData
@@ -96,7 +96,13 @@ def _learner(network: Any, anatomy: Anatomy, tuning: FineTune) -> Iterator[nn.Mo
     for name, weight in network.named_parameters():
         weight.requires_grad_(name.startswith(inside))
     torch.manual_seed(tuning.mixture.seed)
-    with scaling.evened(network.get_submodule(anatomy.layers), anatomy.feeds):
+    layers: Any = network.get_submodule(anatomy.layers)
+    with scaling.evened(layers, anatomy.feeds), pruning.zeros_kept(layers) as sparse:
+        if sparse and tuning.lora_rank is not None:
+            raise UsageError(
+                f"{tuning.name}: low-rank updates would fill the zeros of {sparse} linears that "
+                "were pruned. Fine-tune all weights (ft), which leaves zeros alone."
+            )
         if tuning.lora_rank is None:
             yield network
         else:

@@ -8,7 +8,8 @@ layers that have been pruned before it; padding does not count.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -117,6 +118,29 @@ def prune_two_of_four(network: nn.Module, anatomy: Anatomy, batches: Batches) ->
         energies = inputs_of(visit.layer, linears, visit.calls, energy)
         for name, linear in linears.items():
             linear.weight.copy_(two_of_four(linear.weight, energies[name].sqrt()))
+
+
+def in_pattern(weight: Tensor) -> bool:
+    """Whether of every four weights along the input at least two are zero, and not all."""
+    if weight.ndim != 2 or weight.shape[1] % GROUP or not weight.any():
+        return False
+    return bool(((weight.view(len(weight), -1, GROUP) != 0).sum(-1) <= GROUP // 2).all())
+
+
+@contextmanager
+def zeros_kept(layers: nn.Module) -> Iterator[int]:
+    """Have 2:4 weights learn what is not zero alone, until the block ends; how many there are.
+
+    A weight without a gradient is not moved by AdamW, and none is decayed away from zero.
+    """
+    held = [
+        weight.register_hook((weight != 0).to(weight.dtype).mul)  # type: ignore[no-untyped-call]
+        for weight in layers.parameters()
+        if weight.requires_grad and in_pattern(weight)
+    ]
+    yield len(held)
+    for handle in held:
+        handle.remove()
 
 
 def energy(before: Tensor | None, inputs: Tensor) -> Tensor:

@@ -18,10 +18,12 @@ from torch import nn
 from vlmbench import finetuning
 from vlmbench.compression.finetune import FT, LORA, ON_DOCVQA, ON_SCIENCEQA, ON_VQAV2
 from vlmbench.compression.lowrank import LOWRANK80
+from vlmbench.compression.sparsity import PRUNE24
 from vlmbench.errors import UsageError
 from vlmbench.finetuning import answer_loss
 from vlmbench.layers import Factors
 from vlmbench.prompting import IGNORED
+from vlmbench.pruning import in_pattern
 from vlmbench.spec import Maker, Mixture
 
 
@@ -104,6 +106,36 @@ def test_factors_learn(subjects: Subjects, tmp_path: Path) -> None:
         for i in (0, 1)
     }
     assert factors and factors <= changed(network, begun)
+
+
+def test_zeros_of_a_pruned_decoder_stay(subjects: Subjects, tmp_path: Path) -> None:
+    """Or `prune24_ft` would be a dense network; what is not pruned learns whole."""
+    subject, begun = subjects.of("qwen2"), copy.deepcopy(subjects.made("qwen2", PRUNE24))
+    inside = subject.anatomy.layers + "."
+    whole = begun.get_submodule(f"{inside}0.mlp.up_proj").weight
+    whole.data.fill_(0.01)
+    network = taught(QUICK, subject, tmp_path, begun)
+    weights = {n: p for n, p in network.named_parameters() if n.startswith(inside) and p.ndim == 2}
+    assert set(weights) <= changed(network, begun)
+    old = dict(begun.named_parameters())
+    for name, weight in weights.items():
+        zeros = old[name] == 0
+        assert (weight[zeros] == 0).all() and (weight[~zeros] != 0).float().mean() > 0.99
+        assert in_pattern(weight) == (name != f"{inside}0.mlp.up_proj.weight")
+    assert all(not p._backward_hooks for p in network.parameters())
+
+
+def test_low_rank_updates_of_a_pruned_decoder_are_refused(
+    subjects: Subjects, tmp_path: Path
+) -> None:
+    subject, begun = subjects.of("qwen2"), subjects.made("qwen2", PRUNE24)
+    with pytest.raises(UsageError, match=r"would fill the zeros of 42 linears.*\(ft\)"):
+        taught(replace(QUICK, lora_rank=2), subject, tmp_path, begun)
+
+
+@pytest.mark.parametrize("weight", [torch.zeros(2, 8), torch.ones(2, 8), torch.ones(8)])
+def test_no_pattern(weight: torch.Tensor) -> None:
+    assert not in_pattern(weight)
 
 
 def test_an_answer_counts_as_the_root_of_its_length(subjects: Subjects) -> None:
