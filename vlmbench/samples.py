@@ -6,7 +6,8 @@ import glob
 import hashlib
 import json
 from collections import Counter
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -35,17 +36,14 @@ def read(dataset: Dataset, source: Source, *, limit: int | None = None) -> Sampl
             id, or no sample at all.
     """
     source, table = _table(dataset, source)
-    missing = [name for name in dataset.columns if name not in table.column_names]
-    if missing:
-        raise DataError(
-            f"{dataset.name} at {source.location} lacks column(s) {', '.join(missing)}; it has "
-            f"{', '.join(table.column_names)}. Expected the published schema."
-        )
+    _check_columns(dataset, source, table, dataset.columns)
     items: list[Sample] = []
-    left_out = 0
+    left_out, films = 0, _films(dataset, source)
     for number, row in enumerate(table):
         if limit is not None and len(items) == limit and not dataset.choose:
             break
+        if films:
+            row = {**row, "video": films.get(row.get("video_id"))}
         sample = _sample(dataset, source, row, number)
         if sample is None:
             left_out += 1
@@ -61,6 +59,15 @@ def choices_hash(choices: Choices) -> str:
     parts = [*(text.encode() for text in choices.texts), *choices.pictures]
     digests = "".join(hashlib.sha256(part).hexdigest() for part in parts)
     return hashlib.sha256(digests.encode()).hexdigest()[:12]
+
+
+def _check_columns(dataset: Dataset, source: Source, table: Any, names: Iterable[str]) -> None:
+    missing = [name for name in names if name not in table.column_names]
+    if missing:
+        raise DataError(
+            f"{dataset.name} at {source.location} lacks column(s) {', '.join(missing)}; it has "
+            f"{', '.join(table.column_names)}. Expected the published schema."
+        )
 
 
 def _sample(dataset: Dataset, source: Source, row: dict[str, Any], number: int) -> Sample | None:
@@ -171,6 +178,15 @@ def _load(dataset: Dataset, source: Source) -> Any:
         if column in table.column_names:
             table = table.cast_column(column, feature)
     return table
+
+
+def _films(dataset: Dataset, source: Source) -> dict[str, Any]:
+    """Videos by name, where another data set holds those that the rows name."""
+    if source.films is None:
+        return {}
+    place, held = _table(dataset, replace(source, location=source.films, films=None))
+    _check_columns(dataset, place, held, ("video_id", "video"))
+    return {row["video_id"]: row["video"] for row in held}
 
 
 def _captions(folder: Path, split: str) -> Path | None:

@@ -35,6 +35,8 @@ class Source:
     """Tried in order where the location cannot be read: repository ids move."""
     where: tuple[str, str] | None = None
     """(column, value): only such rows belong to the split."""
+    films: str | None = None
+    """A folder of the same splits with `video_id` and `video`, where rows only name their video."""
 
 
 @dataclass(frozen=True)

@@ -104,6 +104,31 @@ def test_a_video_as_frames(folder: Path) -> None:
     assert decode(sample.clip).pictures[:, 0, 0, 0].tolist() == [0, 0, 90, 90, 180, 180, 250, 250]
 
 
+def test_videos_that_another_data_set_holds(folder: Path) -> None:
+    """Rows that only name theirs are given them; a name that is not there is told with its row."""
+    asked, held = folder / "asked", folder / "held"
+    asked.mkdir(), held.mkdir()
+    rows = [{"video_id": v, "question": "What moves?", "answer": "star"} for v in ("b", "a")]
+    films = [
+        {"video_id": v, "video": {"bytes": f, "path": None}} for v, f in (("a", FILM), ("b", OTHER))
+    ]
+    features = datasets.Features({"video_id": datasets.Value("string"), "video": datasets.Video()})
+    datasets.Dataset.from_list(films, features=features).to_parquet(str(held / "test.parquet"))
+    datasets.Dataset.from_list(rows).to_parquet(str(asked / "test.parquet"))
+    source = Source(str(asked), films=str(held))
+    found = read(VIDEOQA, source).items
+    assert [sample.clip for sample in found] == [Clip(OTHER), Clip(FILM)]
+    assert [sample.cluster for sample in found] == ["b", "a"]
+    datasets.Dataset.from_list([{**rows[0], "video_id": "c"}]).to_parquet(
+        str(asked / "test.parquet")
+    )
+    with pytest.raises(DataError, match=r"row 0 of videoqa .* expected a `video` column"):
+        read(VIDEOQA, source)
+    datasets.Dataset.from_list([{"caption": "It."}]).to_parquet(str(held / "test.parquet"))
+    with pytest.raises(DataError, match=r"held lacks column.s. video_id, video; it has caption"):
+        read(VIDEOQA, source)
+
+
 def test_questions_on_videos_in_the_published_columns(folder: Path) -> None:
     rows = [{"id": 7, "video": "a.mp4", "question": "What moves?", "answer": "star"}]
     (folder / "captions.jsonl").write_text(lines(rows))

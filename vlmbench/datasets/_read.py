@@ -11,9 +11,10 @@ from vlmbench.spec import Clip, Row, Source
 from vlmbench.video import content
 
 
-def embedded(name: str) -> Source:
-    """The folder of a data set that ships with this package."""
-    return Source(str(Path(__file__).parents[1] / "embedded" / "data" / name))
+def embedded(name: str, *, films: str | None = None) -> Source:
+    """The folder of a data set that ships with this package; `films`: of which are its videos."""
+    data = Path(__file__).parents[1] / "embedded" / "data"
+    return Source(str(data / name), films=films and str(data / films))
 
 
 def picture(cell: Any) -> bytes:

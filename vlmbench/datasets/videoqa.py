@@ -18,7 +18,7 @@ def _read(row: Row, number: int) -> Sample:
 
 VIDEOQA = Dataset(
     name="videoqa",
-    sources={"embedded": embedded("videoqa"), "hub": Source("morpheushoc/msvd-qa")},
+    sources={"embedded": embedded("videoqa", films="clips"), "hub": Source("morpheushoc/msvd-qa")},
     train={"hub": Source("morpheushoc/msvd-qa", split="train")},
     columns=("question", "answer"),
     read=_read,
