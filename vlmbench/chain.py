@@ -53,7 +53,8 @@ class Chain:
     @property
     def _storing(self) -> Compression:
         """The part that says how weights are stored in the end."""
-        return next(part for part in reversed(self.parts) if not isinstance(part, Runtime))
+        storing = (part for part in reversed(self.parts) if not isinstance(part, Runtime))
+        return next(storing, self.parts[0])  # each way to run stores as 32bit where alone
 
     def load_options(self, anatomy: Anatomy) -> dict[str, Any]:
         """What the last part that stores asks for, and how it is to run."""

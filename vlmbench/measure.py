@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import platform
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -121,9 +122,20 @@ def _reset_peak(device: str) -> None:
         import torch
 
         torch.cuda.reset_peak_memory_stats(device)
-    elif os.access("/proc/self/clear_refs", os.W_OK):
-        # Else the peak is that of the whole life of the process, earlier variants included.
-        Path("/proc/self/clear_refs").write_text("5")
+    else:
+        _trim_heap()
+        if os.access("/proc/self/clear_refs", os.W_OK):
+            # Else the peak is that of the whole life of the process, earlier variants included.
+            Path("/proc/self/clear_refs").write_text("5")
+
+
+def _trim_heap() -> None:
+    """Have glibc return what is free: it keeps gigabytes of a large batch while a session lasts.
+
+    They would count as resident in every later cell, and each worker would hold its own.
+    """
+    with suppress(OSError, AttributeError):  # another system, or another C library
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def peak_bytes(device: str) -> int:

@@ -100,6 +100,9 @@ class Int4Linear(nn.Linear):
     def forward(self, input: Tensor) -> Tensor:
         """Multiply in bfloat16; the output has the input's dtype."""
         rows = input.reshape(-1, input.shape[-1]).bfloat16()
+        if getattr(getattr(self, "_hf_hook", None), "offload", False):
+            # accelerate has just put the file's bytes back, past all that a layer is told of.
+            self._order, self._table, self._tried = of_halves, None, False
         if not self._tried:
             self._pack()
         few = self._table is not None and 0 < len(rows) <= _FEW_TOKENS

@@ -19,6 +19,7 @@ import torch
 from torch import nn
 
 from vlmbench.errors import UsageError
+from vlmbench.packed_codes import GROUP, group_size
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -32,6 +33,22 @@ _LEAST = 1e-5
 def linears_of(layer: nn.Module) -> dict[str, nn.Linear]:
     """Every plain linear of a decoder layer by its name in there."""
     return {name: part for name, part in layer.named_modules() if type(part) is nn.Linear}
+
+
+def check_groups(network: nn.Module, layers: str, recipe: str) -> None:
+    """Refuse a decoder that cannot be packed by groups, before anything is done to it.
+
+    Raises:
+        UsageError: a linear's input has no such groups, as factors of an odd rank have none.
+    """
+    for name, linear in linears_of(network.get_submodule(layers)).items():
+        try:
+            group_size(linear.in_features, GROUP)
+        except ValueError as error:
+            raise UsageError(
+                f"{recipe}: {layers}.{name}: {error}. Take 8bit or 4bit in its place, or leave out "
+                "what made this linear."
+            ) from None
 
 
 def foldable(layer: nn.Module, feed: Feed) -> bool:

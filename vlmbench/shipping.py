@@ -202,6 +202,7 @@ def _summary(variant: Variant, out: Path) -> str:
         lines.append(f"  {name:10} {bits}  {f'linears: {kinds}' if kinds else ''}".rstrip())
     where = shlex.quote(f"mine={out}")
     lines.append(
-        f"Evaluate it:  pytest tests/benchmarks --model {where} --compression stored --baseline-new"
+        "Evaluate it:  pytest tests/benchmarks/test_regression.py "
+        f"--model {where} --compression stored --baseline-new"
     )
     return "\n".join(lines) + "\n"

@@ -113,3 +113,13 @@ def test_a_chain_is_found_by_its_name() -> None:
     for name, unknown in {"pruned+3bit": "3bit", "4bit_": "4bit_", "pruned_ftx": "ftx"}.items():
         with pytest.raises(UnknownNameError, match=f"unknown compression '{unknown}'"):
             compression(name, known)
+
+
+@pytest.mark.parametrize("name", ["eager+compile", "eager+offload", "offload+compile"])
+def test_ways_to_run_chain_alone(name: str) -> None:
+    """Each stores as 32bit does."""
+    chain = compression(name, compressions())
+    assert {chain.storage(part) for part in ("decoder", "vision", "head")} == {"float32"}
+    assert compression("eager+offload", compressions()).load_options(QWEN2.anatomy)["dtype"] == (
+        "float32"
+    )

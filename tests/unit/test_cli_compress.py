@@ -37,7 +37,8 @@ def test_what_it_says(tiny: Path, tmp_path: Path, capfd: pytest.CaptureFixture[s
     assert names == ["vision", "projector", "decoder", "head", "other"]
     assert re.fullmatch(r"  decoder +4\.\d\d bits a weight  linears: 14 nf4", components[2])
     assert last == (
-        f"Evaluate it:  pytest tests/benchmarks --model 'mine={tmp_path}/my out' "
+        "Evaluate it:  pytest tests/benchmarks/test_regression.py "
+        f"--model 'mine={tmp_path}/my out' "
         "--compression stored --baseline-new"
     )
 

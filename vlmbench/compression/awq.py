@@ -85,7 +85,9 @@ class WeightOnly:
         """Prepare each layer by what it sees, then round it."""
         from vlmbench.calibration import walk
         from vlmbench.rounding import round_layer
+        from vlmbench.scaling import check_groups
 
+        check_groups(model, anatomy.layers, self.name)
         if self.preparation:
             for visit in walk(model, anatomy, data.batches(self.mixture)):
                 self.preparation.prepare(visit, anatomy.feeds, self.bits)

@@ -42,8 +42,10 @@ class SmoothQuant:
     def make(self, model: nn.Module, anatomy: Anatomy, data: TrainData) -> None:
         """Smooth each layer by what it sees, then quantize it."""
         from vlmbench.calibration import absmax, inputs_of, walk
-        from vlmbench.scaling import linears_of
+        from vlmbench.scaling import check_groups, linears_of
 
+        if self.bits == 4 or "group" in (self.weights, self.activations):
+            check_groups(model, anatomy.layers, self.name)
         for visit in walk(model, anatomy, data.batches(self.mixture)):
             largest = inputs_of(visit.layer, linears_of(visit.layer), visit.calls, absmax)
             if self.smooth:

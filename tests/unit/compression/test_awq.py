@@ -25,7 +25,9 @@ from vlmbench.compression.awq import (
     Search,
     WeightOnly,
 )
-from vlmbench.layers import FIELD, shaped
+from vlmbench.compression.smoothquant import SQ_W8A8_GROUP
+from vlmbench.errors import UsageError
+from vlmbench.layers import FIELD, Factors, shaped
 from vlmbench.packed import GROUP, Int4Linear, rounded
 from vlmbench.spec import Maker
 
@@ -242,3 +244,14 @@ def test_on_a_trained_network_the_search_pays(
     quick = WeightOnly(searched.name, searched.bits, Search(powers=4, shrinks=5))
     rounding_error = error(subject, subjects.made("qwen2", plain))
     assert error(subject, subject.made(quick)) < 0.8 * rounding_error
+
+
+def test_factors_that_have_no_groups_are_told(subjects: Subjects) -> None:
+    """Before anything is done, and by the linear's name."""
+    subject = subjects.of("qwen2")
+    network = copy.deepcopy(subject.network)
+    layer: Any = network.get_submodule(subject.anatomy.layers)[1]
+    layer.mlp.up_proj = Factors(128, 256, False, rank=33)
+    for recipe in (RTN_W4, AWQ_W4, SQ_W8A8_GROUP):
+        with pytest.raises(UsageError, match=rf"{recipe.name}: .*1\.mlp\.up_proj\.1: 33 input"):
+            recipe.make(network, subject.anatomy, subject.data)

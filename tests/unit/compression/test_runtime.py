@@ -184,7 +184,8 @@ def test_offload_of_what_others_have_made(maker: Any, subjects: Subjects, tmp_pa
     offloaded = load(QWEN2, chain, source, kept=tmp_path)
     assert resident(offloaded.network) < 0.6 * resident(plain.network)
     inputs = subjects.of("qwen2").padded
-    assert torch.equal(seen(offloaded.network, inputs), seen(plain.network, inputs))
+    for _ in range(3):  # weights come anew from disk each time
+        assert torch.equal(seen(offloaded.network, inputs), seen(plain.network, inputs))
 
 
 @pytest.mark.parametrize("stored", [INT8, NF4], ids=lambda recipe: recipe.name)
