@@ -63,6 +63,7 @@ class Bench:
         self.entries = dataclasses.replace(self.entries, datasets=adjusted)
         self.models = selection.models(self.options, self.entries)
         self.datasets = selection.datasets(self.options, self.entries)
+        adjusted.update((d.name, d) for d in self.datasets)  # what is asked must not be learnt
         self.compressions = selection.compressions(self.options, self.entries)
         selection.check(self.models, self.compressions, self.datasets)
         # Checkpoints are looked into here: cells are asked for at every test.
@@ -114,13 +115,12 @@ class Bench:
             if wanted in self._unloadable:
                 raise self._unloadable[wanted]
             options = self.options
-            source = selection.source("model", model, options.tier)
             self.loads[wanted] += 1
             try:
                 loaded = load_once(
                     model,
                     compression,
-                    source,
+                    selection.source("model", model, options.tier),
                     self.store,
                     partial(TrainSamples, self.entries.datasets, options.tier),
                     device=options.device,

@@ -53,16 +53,29 @@ class Chain:
     @property
     def _storing(self) -> Compression:
         """The part that says how weights are stored in the end."""
-        storing = (part for part in reversed(self.parts) if not isinstance(part, Runtime))
-        return next(storing, self.parts[0])  # each way to run stores as 32bit where alone
+        storing = [part for part in self.parts if not isinstance(part, Runtime)]
+        if storing:
+            return storing[-1]
+        # Ways to run store float32, but for one that cannot compute in it.
+        other = (part for part in self.parts if part.storage("decoder") != "float32")
+        return next(other, self.parts[0])
 
     def load_options(self, anatomy: Anatomy) -> dict[str, Any]:
-        """What the last part that stores asks for, and how it is to run."""
-        options = self._storing.load_options(anatomy)
+        """What the last part that stores asks for, and how it is to run.
+
+        Raises:
+            UsageError: two parts would have it run in two ways.
+        """
+        ways: dict[str, Any] = {}
         for part in self.parts:
-            if isinstance(part, Runtime):
-                options |= part.run_options(anatomy)
-        return options
+            added = part.run_options(anatomy) if isinstance(part, Runtime) else {}
+            if both := sorted(ways.keys() & added.keys()):
+                raise UsageError(
+                    f"{self.name}: two of its parts set {both[0]}, and it can run in one way only. "
+                    f"Leave out {part.name} or the other."
+                )
+            ways |= added
+        return self._storing.load_options(anatomy) | ways
 
     def apply(self, model: nn.Module, anatomy: Anatomy) -> None:
         """Every part in turn."""

@@ -15,6 +15,7 @@ from vlmbench.answering import Answer, answer
 from vlmbench.checkpoint import checkpoint_digests
 from vlmbench.errors import VlmbenchError
 from vlmbench.files import content_of
+from vlmbench.products import products
 from vlmbench.prompting import turns
 from vlmbench.provenance import add_files
 from vlmbench.run import Run, Scored
@@ -86,6 +87,7 @@ def evaluate(
         samples=_scored([s for s in samples.items if s.id not in errors], answers, chosen),
         errors={name: str(error) for name, error in sorted(errors.items())},
         census=variant.census.to_dict(),
+        products=products(variant.network),
         health=_health(answers),
         footprint_bytes=variant.census.footprint_bytes,
         file_bytes=variant.file_bytes,

@@ -12,6 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+GROUP = 4
+"""Consecutive weights along the input, of which two are zeroed."""
 _ROWS, _COLUMNS = 32, 64
 """What sizes must be multiples of; torch states it for its products (16-bit floats)."""
 
@@ -50,7 +52,7 @@ class Sparse24Linear(nn.Linear):
         with linear.weight.device:
             made = cls(linear.in_features, linear.out_features, has_bias)
         dense = linear.weight.detach().bfloat16()
-        if (dense.view(len(dense), -1, 4) != 0).sum(-1).max() > 2:
+        if not in_pattern(dense):
             raise ValueError("more than two of four weights are not zero: prune them first")
         made.weight.data, made.places = _cutlass().sparse_semi_structured_from_dense_cutlass(dense)
         if has_bias:
@@ -86,6 +88,13 @@ class Sparse24Linear(nn.Linear):
         kind = torch.sparse.SparseSemiStructuredTensorCUTLASS
         size = torch.Size([self.out_features, self.in_features])
         return kind(size, self.weight.data, self.places, None, None, None)
+
+
+def in_pattern(weight: Tensor) -> bool:
+    """Whether of every four weights [out, in] along the input at least two are zero."""
+    if weight.ndim != 2 or weight.shape[1] % GROUP:
+        return False
+    return bool(((weight.view(len(weight), -1, GROUP) != 0).sum(-1) <= GROUP // 2).all())
 
 
 def _cutlass() -> Any:

@@ -22,8 +22,8 @@ def measure_probe(benchmark: Any, run: Run, bench: Bench) -> None:
     """Time the probe batch end to end, and store beside it what the run and its parts gave.
 
     `extra_info` holds the latency of prefill and of each decoded token at a fixed token count,
-    every score, footprint, file bytes, peak memory and answers a second. Where pytest-benchmark
-    measures nothing (switched off, or under pytest-xdist) the model is not even loaded.
+    every score, which products ran, footprint, file bytes, peak memory and answers a second. Where
+    pytest-benchmark measures nothing (off, or under pytest-xdist) the model is not even loaded.
     """
     cell = bench.cell(run.cell)
     dataset = cell.dataset
@@ -34,6 +34,7 @@ def measure_probe(benchmark: Any, run: Run, bench: Bench) -> None:
         tier=run.tier,
         scores=run.scores,
         health=dict(run.health),
+        products=dict(run.products),
         footprint_bytes=run.footprint_bytes,
         file_bytes=run.file_bytes,
         peak_bytes=run.peak_bytes,

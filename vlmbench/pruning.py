@@ -18,6 +18,7 @@ from torch import nn
 from vlmbench.calibration import inputs_of, walk
 from vlmbench.errors import UsageError
 from vlmbench.layers import FIELD
+from vlmbench.packed_sparse import GROUP, in_pattern
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -25,9 +26,6 @@ if TYPE_CHECKING:
     from vlmbench.anatomy import Anatomy
 
     Batches = Sequence[Mapping[str, Any]]
-
-GROUP = 4
-"""Consecutive weights along the input, of which two are zeroed."""
 
 
 def block_influence(network: nn.Module, anatomy: Anatomy, batches: Batches) -> list[float]:
@@ -120,13 +118,6 @@ def prune_two_of_four(network: nn.Module, anatomy: Anatomy, batches: Batches) ->
             linear.weight.copy_(two_of_four(linear.weight, energies[name].sqrt()))
 
 
-def in_pattern(weight: Tensor) -> bool:
-    """Whether of every four weights along the input at least two are zero, and not all."""
-    if weight.ndim != 2 or weight.shape[1] % GROUP or not weight.any():
-        return False
-    return bool(((weight.view(len(weight), -1, GROUP) != 0).sum(-1) <= GROUP // 2).all())
-
-
 @contextmanager
 def zeros_kept(layers: nn.Module) -> Iterator[int]:
     """Have 2:4 weights learn what is not zero alone, until the block ends; how many there are.
@@ -136,7 +127,7 @@ def zeros_kept(layers: nn.Module) -> Iterator[int]:
     held = [
         weight.register_hook((weight != 0).to(weight.dtype).mul)  # type: ignore[no-untyped-call]
         for weight in layers.parameters()
-        if weight.requires_grad and in_pattern(weight)
+        if weight.requires_grad and weight.any() and in_pattern(weight)
     ]
     yield len(held)
     for handle in held:

@@ -49,6 +49,8 @@ class Run:
     errors: Mapping[str, str] = field(default_factory=dict)
     """Samples that have no answer, and why: they have no score either."""
     census: Mapping[str, Any] = field(default_factory=dict)
+    products: Mapping[str, int] = field(default_factory=dict)
+    """Number of linears by how they were multiplied."""
     health: Mapping[str, float] = field(default_factory=dict)
     footprint_bytes: int = 0
     file_bytes: int = 0

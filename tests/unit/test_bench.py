@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+import itertools
 import weakref
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from datasets import Dataset as Rows
 
 from vlmbench import catalogue, compressed, evaluate, samples, selection
 from vlmbench.artifacts import Journal
 from vlmbench.bench import Bench
+from vlmbench.embedded import rows
 from vlmbench.errors import BaselineError, DataError
 from vlmbench.options import Options, catalogued
 from vlmbench.run import Run, Scored
 from vlmbench.samples import Samples
-from vlmbench.spec import Cell, Sample, Source
+from vlmbench.spec import Cell, Mixture, Sample, Source
 
 ENTRIES = catalogued()
 THREE = Samples(tuple(Sample(n, (), f"{n}?", ("yes",), n) for n in "abc"), 0)
@@ -63,6 +66,21 @@ def test_one_variant_at_a_time_each_loaded_once(monkeypatch: pytest.MonkeyPatch)
     names = [session.variant(cell.model, cell.compression).name for cell in session.cells()]
     assert names == [cell.variant for cell in session.cells()]
     assert session.loads == {cell.variant: 1 for cell in session.cells()}
+
+
+def test_what_is_asked_from_elsewhere_is_not_learnt_either(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    drawn = rows.train("docvqa", rows.held_out("docvqa"))
+    Rows.from_list(list(itertools.islice(drawn, 4))).to_parquet(tmp_path / "test.parquet")
+    session = bench(data=(f"docvqa={tmp_path}",), compressions=("awq_w4a16",), models=("qwen2",))
+    given: list[Any] = []
+    monkeypatch.setattr(compressed, "load_once", lambda *args, **_: given.append(args[4]))
+    (cell,) = session.cells()
+    session.variant(cell.model, cell.compression)
+    data = given[0](cell.model, None, tmp_path)
+    with pytest.raises(DataError, match="2 train samples of docvqa are test samples, too"):
+        data.batches(Mixture(2, ("docvqa",)))
 
 
 SCORED = Scored("h", "q", ("r",), "a", {"bertscore": 1.0, "anls": 1.0})

@@ -12,6 +12,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
 
 from vlmbench import evaluate as module
 from vlmbench.answering import Answer
@@ -60,6 +61,7 @@ def variant(tmp_path: Path) -> Any:
     return SimpleNamespace(
         source=Source(str(tmp_path)),
         processor=SimpleNamespace(chat_template="{{ messages }}"),
+        network=torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.Linear(2, 2).bfloat16()),
         census=SimpleNamespace(to_dict=lambda: {"decoder": "nf4"}, footprint_bytes=10),
         file_bytes=20,
         device="cpu",
@@ -108,6 +110,7 @@ def test_a_run_holds_how_it_came_about(evaluated: Evaluated) -> None:
     run, _ = evaluated()
     assert (run.cell, run.tier, run.left_out) == ("qwen2_4bit-docvqa", "embedded", 7)
     assert (run.footprint_bytes, run.file_bytes, run.census) == (10, 20, {"decoder": "nf4"})
+    assert run.products == {"bfloat16": 1, "float32": 1}
     assert run.health["cut"] == run.health["empty"] == pytest.approx(1 / 3)
     assert run.environment["device_kind"] == "cpu"
     assert run.seconds > 0 and run.peak_bytes > 0

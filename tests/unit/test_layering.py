@@ -20,7 +20,7 @@ LAYERS = [
     {"errors"},
     {"anatomy"},
     {"spec"},
-    {"catalogue", "chain", "files", "health", "pictures", "provenance", "run"},
+    {"catalogue", "chain", "files", "health", "pictures", "products", "provenance", "run"},
     {"container"},
     {"video"},
     {"nf4", "offloading", "packed_codes"},

@@ -22,8 +22,9 @@ from vlmbench.compression.sparsity import PRUNE24
 from vlmbench.errors import UsageError
 from vlmbench.finetuning import answer_loss
 from vlmbench.layers import Factors
+from vlmbench.packed_sparse import in_pattern
 from vlmbench.prompting import IGNORED
-from vlmbench.pruning import in_pattern
+from vlmbench.pruning import zeros_kept
 from vlmbench.spec import Maker, Mixture
 
 
@@ -133,9 +134,16 @@ def test_low_rank_updates_of_a_pruned_decoder_are_refused(
         taught(replace(QUICK, lora_rank=2), subject, tmp_path, begun)
 
 
-@pytest.mark.parametrize("weight", [torch.zeros(2, 8), torch.ones(2, 8), torch.ones(8)])
+@pytest.mark.parametrize("weight", [torch.zeros(2, 6), torch.ones(2, 8), torch.ones(8)])
 def test_no_pattern(weight: torch.Tensor) -> None:
     assert not in_pattern(weight)
+
+
+def test_what_starts_as_zeros_learns() -> None:
+    linear = torch.nn.Linear(8, 2)
+    torch.nn.init.zeros_(linear.weight)
+    with zeros_kept(linear) as held:
+        assert held == 0
 
 
 def test_an_answer_counts_as_the_root_of_its_length(subjects: Subjects) -> None:

@@ -183,11 +183,14 @@ def test_factors_where_they_pay_and_nowhere_else(subjects: Subjects, name: str) 
 
 
 @pytest.mark.parametrize("recipe", [LOWRANK50, LOWRANK80], ids=lambda recipe: recipe.name)
-def test_variance_is_retained_or_the_linear_is(subjects: Subjects, recipe: LowRank) -> None:
-    subject, made = subjects.of("qwen2"), factors_in(subjects.made("qwen2", recipe))
+@pytest.mark.parametrize("name", NAMES)
+def test_variance_is_retained_or_the_linear_is(
+    subjects: Subjects, name: str, recipe: LowRank
+) -> None:
+    subject, made = subjects.of(name), factors_in(subjects.made(name, recipe))
     share = recipe.rule.share
     layers: Any = subject.network.get_submodule(subject.anatomy.layers)
-    for i, layer in enumerate(layers[:4]):
+    for i, layer in enumerate(layers[: len(layers) * 3 // 4]):
         for n, linear in layer.named_modules():
             if not isinstance(linear, nn.Linear):
                 continue
@@ -202,7 +205,7 @@ def test_variance_is_retained_or_the_linear_is(subjects: Subjects, recipe: LowRa
     assert made
 
 
-@pytest.mark.parametrize("name", ["phi3_5", "qwen2"])
+@pytest.mark.parametrize("name", NAMES)
 def test_whitened_errs_no_more_at_the_same_size(subjects: Subjects, name: str) -> None:
     """On the outputs for calibration inputs, linear by linear."""
     subject = subjects.of(name)

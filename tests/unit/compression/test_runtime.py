@@ -77,9 +77,19 @@ def test_flash_says_what_it_lacks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(FLASH_LOOK_UP, lambda: True)
     options = {"dtype": "bfloat16", "attn_implementation": "flash_attention_2"}
     assert FLASH.load_options(anatomy) == options
+    compiled = Chain("chain", (COMPILE, FLASH))  # float32 would be refused
+    assert compiled.load_options(anatomy) == options and compiled.storage("head") == "bfloat16"
     for network in (torch.nn.Linear(2, 2), torch.nn.Linear(2, 2).bfloat16()):
         with pytest.raises(UsageError, match=r"the model is (b?float\d\d) on cpu"):
             FLASH.apply(network, anatomy)
+
+
+def test_two_ways_to_run_that_exclude_each_other_are_refused() -> None:
+    again = replace(EAGER, name="eager_too")
+    for parts, what in (((EAGER, again), "attn_"), ((OFFLOAD, OFFLOAD_4MB), "device_map")):
+        with pytest.raises(UsageError, match=f"two of its parts set {what}.* Leave out"):
+            Chain("chain", (BFLOAT16, *parts)).load_options(QWEN2.anatomy)
+    Chain("chain", (BFLOAT16, EAGER, OFFLOAD)).load_options(QWEN2.anatomy)
 
 
 def test_compile_names_the_compiler_that_is_missing(
