@@ -12,10 +12,12 @@ import os
 import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+from filelock import FileLock
 
 from vlmbench.errors import ArtifactError
 from vlmbench.files import content_of, write_whole
@@ -141,6 +143,20 @@ class Store:
     def work(self, key: str) -> Path:
         """Where what becomes the checkpoint of that identity may leave its unfinished state."""
         return self._path(key, "work")
+
+    @contextmanager
+    def alone(self, key: str) -> Iterator[None]:
+        """One process at a time makes what that identity names; the next finds it made."""
+        path = self.folder / "locks" / f"{key}.lock"
+        lock = FileLock(path)
+        # Where a file cannot be locked, work goes on without.
+        with suppress(OSError, NotImplementedError):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            lock.acquire()
+        try:
+            yield
+        finally:
+            lock.release()
 
     def forget(self, key: str) -> None:
         """Drop what there is of that identity.

@@ -6,7 +6,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import takewhile
@@ -108,9 +108,10 @@ class _Making:
         for count in range(1, len(makers) + 1):
             so_far = Chain("+".join(part.name for part in makers[:count]), tuple(makers[:count]))
             key = _key(self.model, so_far, self.source, device=self.device, learns=self.learns)
-            found = self.store.checkpoint(key) if key and not self.fresh else None
-            took = self.store.seconds(key) if key and found else 0.0
-            kept, took = (found, took) if found else self._made(so_far, key, kept)
+            with self.store.alone(key) if key else nullcontext():
+                found = self.store.checkpoint(key) if key and not self.fresh else None
+                took = self.store.seconds(key) if key and found else 0.0
+                kept, took = (found, took) if found else self._made(so_far, key, kept)
             seconds += took
         return kept, seconds
 

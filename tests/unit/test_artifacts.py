@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import time
 from dataclasses import replace
+from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -111,6 +113,29 @@ def test_two_processes_may_write_the_same_entries(store: Store) -> None:
     assert all(store.run(key_of({"run": i})) for i in range(50))
 
 
+def _make(folder: str, log: str) -> None:
+    store = Store(Path(folder))
+    with store.alone(KEY):
+        if not store.checkpoint(KEY):
+            with open(log, "a") as told:
+                told.write("made\n")
+            time.sleep(1)  # as long as another process needs to begin
+            store.keep_checkpoint(KEY, "made", written)
+
+
+def test_of_two_processes_one_makes_and_the_other_finds(store: Store, tmp_path: Path) -> None:
+    context, log = get_context("spawn"), tmp_path / "log"
+    made = partial(context.Process, target=_make, args=(str(store.folder), str(log)))
+    processes = [made() for _ in range(2)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join()
+        assert process.exitcode == 0
+    assert log.read_text() == "made\n"
+    assert [entry.what for entry in store.entries()] == ["made"]
+
+
 def test_where_nothing_can_be_kept_work_goes_on(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
     store = Store(tmp_path / "file" / "cache")
@@ -119,6 +144,8 @@ def test_where_nothing_can_be_kept_work_goes_on(tmp_path: Path) -> None:
     store.journal(KEY).add({"answers": {}})
     assert store.run(KEY) is None and list(store.journal(KEY).lines()) == []
     store.forget(KEY)
+    with store.alone(KEY):
+        pass
     assert [trouble.split(" kept in ")[0] for trouble in store.troubles] == [
         "the run of qwen2_4bit-docvqa is not",
         "unfinished answers are not",
