@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import shutil
 import tempfile
 import time
@@ -82,6 +83,8 @@ def load_once(
         made = variant.load(
             model, compression, source, device=device, dtype=dtype, kept=kept, loaded=keep
         )
+        if "disk" in (getattr(made.network, "hf_device_map", None) or {}).values():
+            atexit.register(stack.pop_all().close)  # read from as long as the network runs
         return replace(made, made_s=seconds)
 
 

@@ -10,6 +10,7 @@ from random import Random
 from typing import Any, overload
 
 from vlmbench import samples
+from vlmbench.catalogue import find
 from vlmbench.embedded import rows
 from vlmbench.errors import DataError
 from vlmbench.prompting import encode_answered, turn
@@ -33,6 +34,7 @@ class TrainSamples:
         """Batches of `size` answered samples, data set by data set in turn; see `TrainData`.
 
         Raises:
+            UnknownNameError: the mixture names a data set that there is not.
             DataError: there is no train split, or a sample of it is a test sample, too.
         """
         names = mixture.datasets or [
@@ -48,7 +50,7 @@ class TrainSamples:
         each, more = divmod(mixture.samples, len(names))
         drawn = []
         for number, name in enumerate(names):
-            dataset = self.datasets[name]
+            dataset = find("data set", name, self.datasets)
             count = each + (number < more)
             found = train_samples(dataset, self.tier, count, mixture.seed)
             self._check(dataset, found)

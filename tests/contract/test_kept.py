@@ -54,6 +54,21 @@ def test_how_long_it_took_to_make_is_kept_with_it(tmp_path, recipe):
     assert one.made_s == two.made_s > 0.0
 
 
+def test_weights_left_on_disk_are_there_though_nothing_can_be_kept(embedded, tmp_path):
+    (tmp_path / "file").write_text("in the way")
+    model, store = models()["qwen2"], Store(tmp_path / "file" / "cache")
+    (dataset,) = [one for one in embedded.datasets if one.name == "vqav2"]
+    turns = {s.id: turn(dataset, s, model) for s in embedded.samples(dataset).items[:2]}
+    said = []
+    for name in ("depth50", "depth50+offload4mb"):
+        recipe, source = compression(name, compressions()), model.sources["embedded"]
+        variant = compressed.load_once(
+            model, recipe, source, store, lambda *_: None, device="cpu", dtype=None
+        )
+        said.append(answer(variant, turns, max_new_tokens=4, batch_size=2))
+    assert said[0] == said[1]
+
+
 def test_what_is_not_quantized_is_not_kept(tmp_path):
     model, store = models()["qwen2"], Store(tmp_path)
     for recipe in ("32bit", "16bit"):

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from vlmbench import catalogue, samples, traindata
-from vlmbench.errors import DataError
+from vlmbench.errors import DataError, UnknownNameError
 from vlmbench.models.clip import CLIP
 from vlmbench.models.qwen2 import QWEN2
 from vlmbench.prompting import IGNORED
@@ -72,6 +72,11 @@ def test_no_train_sample_is_a_test_sample(
     monkeypatch.setattr(traindata, "train_samples", lambda *wanted: mixed)
     with pytest.raises(DataError, match=rf"1 train samples of docvqa.*first '{test.items[1].id}'"):
         data.batches(Mixture(3, ("docvqa",)))
+
+
+def test_a_mixture_of_what_there_is_not(data: TrainSamples) -> None:
+    with pytest.raises(UnknownNameError, match=r"unknown data set 'docvq'. Did you mean 'docvqa'"):
+        data.batches(Mixture(3, ("docvq",)))
 
 
 def test_a_train_split_of_ones_own(tmp_path: Path) -> None:
