@@ -21,8 +21,8 @@ from vlmbench.packed_codes import GROUP, group_size, parts
 Weights = Literal["tensor", "row", "group"]
 Activations = Literal["tensor", "token", "group"]
 
-# Sums that are rescaled at a time on CPU.
-_SUMS = 2**18
+# Inputs that are rounded, and sums that are rescaled, at a time on CPU: they stay in its cache.
+_INPUTS, _SUMS = 2**16, 2**18
 # Keeps the scale of zeros from being zero; far below what a bfloat16 activation means.
 _LEAST = 1e-30
 
@@ -127,21 +127,29 @@ class Int8Linear(nn.Linear):
 
         A scale that is not finite marks the tokens that are not: integers cannot.
         """
+        shared = self.activations == "tensor"
         count = self.groups if self.activations == "group" else 1
-        pieces = rows.view(len(rows), count, self.in_features // count)
-        peaks = pieces.abs().amax(2)
-        if self.activations == "tensor":
-            scales = self.input_scales + 0 * peaks
-        else:
-            scales = peaks.float().clamp_min_(_LEAST).div_(self.most)
-        codes = (pieces / scales[..., None]).round_().clamp_(-self.most, self.most)
-        return codes.to(torch.int8).flatten(1), scales
+        codes = torch.empty_like(rows, dtype=torch.int8)
+        scales = rows.new_empty(len(rows), count, dtype=torch.float32)
+        for some in parts(len(rows), max(1, _INPUTS // self.in_features), rows.device):
+            part = rows[some].to(torch.float32, copy=True)
+            pieces = part.view(-1, count, self.in_features // count)
+            peaks = pieces.abs().amax(2, keepdim=True)
+            if shared:
+                peaks.mul_(0).add_(self.input_scales)
+            else:
+                peaks.clamp_min_(_LEAST).div_(self.most)
+            scales[some] = peaks.squeeze(2)
+            pieces.div_(peaks).round_()
+            # Where each has its own scale, none is beyond the largest code.
+            codes[some] = part.clamp_(-self.most, self.most) if shared else part
+        return codes, scales
 
     def _at_once(self, codes: Tensor, scales: Tensor, out: Tensor) -> None:
         sums = _product(codes, self._integers(slice(None)))
         row_scales = self.scales.flatten()
         for some in parts(len(out), max(1, _SUMS // self.out_features), out.device):
-            part = (sums[some] * row_scales).mul_(scales[some])
+            part = sums[some].float().mul_(row_scales).mul_(scales[some])
             out[some] = part if self.bias is None else part.add_(self.bias)
 
     def _by_groups(self, codes: Tensor, scales: Tensor, out: Tensor) -> None:
