@@ -97,7 +97,7 @@ def clip(visit: Visit, bits: int, steps: int, *, least: float = 0.5) -> None:
     clipped = {
         name: linear
         for name, linear in linears_of(visit.layer).items()
-        if name.rpartition(".")[2] not in _UNCLIPPED
+        if not {*name.split(".")} & {*_UNCLIPPED}  # factors stand below their linear
     }
 
     def add(before: Tensor | None, inputs: Tensor) -> Tensor:

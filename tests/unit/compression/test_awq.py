@@ -162,8 +162,18 @@ def test_clipping_is_the_best_of_all_shares(subjects: Subjects) -> None:
 
 
 def test_queries_and_keys_are_not_clipped(subjects: Subjects) -> None:
-    for name, kept in {"qwen2": ("q_proj", "k_proj"), "phi3_5": ("qkv_proj",)}.items():
+    cases = {
+        "qwen2": ("q_proj", "k_proj"),
+        "phi3_5": ("qkv_proj",),
+        "llavanext": ("q_proj.0", "q_proj.1", "k_proj"),
+    }
+    for name, kept in cases.items():
         subject = few(copy.deepcopy(subjects.of(name)), 1)
+        if "q_proj.0" in kept:
+            at = f"{subject.anatomy.layers}.0.self_attn.q_proj"
+            old = subject.network.get_submodule(at)
+            factors = Factors(old.in_features, old.out_features, False, rank=64)
+            subject.network.set_submodule(at, factors)
         visit = next(walk(subject.network, subject.anatomy, subject.data.inputs))
         before = {n: linear.weight.clone() for n, linear in linears(visit.layer)}
         walked = walk(subject.network, subject.anatomy, subject.data.inputs)
