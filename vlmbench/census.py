@@ -78,8 +78,8 @@ def take(network: nn.Module, anatomy: Anatomy) -> Census:
     linears: dict[str, list[tuple[nn.Linear, int, int]]]
     linears = {name: [] for name in (*named, "other", *(("kept",) if anatomy.kept else ()))}
     for name, module in network.named_modules():
-        if isinstance(module, nn.Linear) and _place(module.weight) not in seen:
-            sizes = _count([module.weight], seen), _count(_state(module), seen)
+        if isinstance(module, nn.Linear) and _place(_weight(module)) not in seen:
+            sizes = _count([_weight(module)], seen), _count(_state(module), seen)
             linears[_owner(anatomy, name)].append((module, *sizes))
     holdings = {name: _holding(members) for name, members in linears.items()}
     rest = [*network.parameters(), *network.buffers()]
@@ -211,13 +211,24 @@ def _owner(anatomy: Anatomy, name: str) -> str:
         return "other"
 
 
+def _weight(linear: nn.Linear) -> Tensor:
+    """The weight as it is stored; another library may have it under another name."""
+    weight: Tensor | None = getattr(linear, "weight", None)
+    if weight is not None:
+        return weight
+    own = (held for name, held in linear.named_parameters(recurse=False) if name != "bias")
+    return max(own, key=lambda held: held.numel() * held.element_size())
+
+
 def _kind(linear: nn.Linear) -> str:
     """How the weight is stored: a float type, int8, int4, sparse24, nf4; else by a telling name."""
-    quant_state = getattr(linear.weight, "quant_state", None)
+    weight, declared = _weight(linear), linear.in_features * linear.out_features
+    quant_state = getattr(weight, "quant_state", None)
     if quant_state is not None:
         doubly = getattr(quant_state, "nested", False)
         return str(quant_state.quant_type) if doubly else f"{quant_state.quant_type} (scales kept)"
-    weight, declared = linear.weight, linear.in_features * linear.out_features
+    if weight.element_size() == 4 and not weight.is_floating_point():
+        return f"int{32 * weight.numel() / declared:g}"  # several to a word
     if 2 * weight.numel() == declared:
         return "int4" if weight.element_size() == 1 else "sparse24"
     return str(weight.dtype).removeprefix("torch.")
@@ -227,10 +238,13 @@ def _state(linear: nn.Linear) -> Iterator[Tensor]:
     """Every tensor beside the weight and bias: bitsandbytes keeps them in plain attributes."""
     import torch
 
+    weight = _weight(linear)
+    own = linear.named_parameters(recurse=False)
+    yield from (held for name, held in own if held is not weight and name != "bias")
     yield from linear.buffers(recurse=False)
-    quant_state = getattr(linear.weight, "quant_state", None)
+    quant_state = getattr(weight, "quant_state", None)
     holders = (
-        linear.weight,
+        weight,
         getattr(linear, "state", None),
         quant_state,
         getattr(quant_state, "state2", None),

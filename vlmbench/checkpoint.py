@@ -128,7 +128,8 @@ def _misshapen(network: nn.Module) -> list[str]:
 
     found = []
     for name, linear in network.named_modules():
-        if isinstance(linear, nn.Linear):
+        # Other libraries may call a packed weight otherwise, and see to its shape themselves.
+        if isinstance(linear, nn.Linear) and hasattr(linear, "weight"):
             stored = getattr(linear.weight, "quant_state", linear.weight).shape
             declared = [linear.out_features, linear.in_features]
             halved = isinstance(linear, Int4Linear | Sparse24Linear)

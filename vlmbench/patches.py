@@ -7,7 +7,7 @@ answering a batch on CPU, as a product next to none.
 
 from __future__ import annotations
 
-import functools
+from types import MethodType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ def as_products(network: nn.Module) -> int:
     for convolution in found:
         # accelerate has a forward of its own, which fetches the weight first, and then calls this.
         place = "_old_forward" if hasattr(convolution, "_old_forward") else "forward"
-        setattr(convolution, place, functools.partial(_embed, convolution))
+        setattr(convolution, place, MethodType(_embed, convolution))
     return len(found)
 
 

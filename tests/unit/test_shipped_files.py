@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -211,7 +212,12 @@ VENDORS = {
 
 
 @pytest.mark.parametrize("vendor", VENDORS)
-def test_a_vendors_checkpoint_needs_its_loader(vendor: str, tiny: Path, tmp_path: Path) -> None:
+def test_a_vendors_checkpoint_needs_its_loader(
+    vendor: str, tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loaders = {"compressed_tensors", "gptqmodel", "optimum"}
+    for name in loaders | {name for name in sys.modules if name.split(".")[0] in loaders}:
+        monkeypatch.setitem(sys.modules, name, None)  # as if it were not installed
     folder, (config, packages) = tmp_path / "vendor", VENDORS[vendor]
     shutil.copytree(tiny, folder)
     rewrite("config.json", lambda told: told.update(quantization_config=config))(folder)
