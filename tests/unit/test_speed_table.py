@@ -127,7 +127,8 @@ def test_one_slow_round_changes_nothing(rig: Rig, monkeypatch: pytest.MonkeyPatc
 
 
 def result(decode_s: float = 0.5, **more: Any) -> Result:
-    return Result("some", Speed(2.0, 3.0), Times(6.0, 1.0), Times(2.0, decode_s), 10**6, **more)
+    floors, before, after = Speed(2.0, 3.0), Times(6.0, 1.0), Times(2.0, decode_s)
+    return Result("some", floors, before, after, 10**6, "int4pack", **more)
 
 
 def test_speed_is_the_base_over_the_recipe() -> None:
@@ -138,6 +139,7 @@ def test_speed_is_the_base_over_the_recipe() -> None:
 def test_the_table_tells_what_misses_its_floor() -> None:
     told = render([result()], CONTEST, "here")
     assert "missed" not in told and "some" in told and "peak" not in told
+    assert told.rstrip().endswith("int4pack")
     assert told.startswith("here\nrandom weights, 128 wide, 4 layers")
     told = render([result(0.51)], CONTEST, "here")
     assert told.count("missed") == 1 and "1.96" in told
@@ -159,6 +161,7 @@ def test_the_command(rig: Rig, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> 
     assert [row["recipe"] for row in told["results"]] == ["16bit"]
     assert told["contest"]["shape"]["hidden"] == 128
     assert told["results"][0]["floors"] == {"decode": None, "prefill": 3.0}
+    assert told["results"][0]["product"] == "bfloat16"
     assert command.main(options) == 0
     assert "16bit" in capsys.readouterr().out
 

@@ -97,6 +97,8 @@ class Result:
     base: Times
     made: Times
     weight_bytes: int
+    product: str
+    """How most of the decoder's linears were multiplied."""
     peak_bytes: int | None = None
     """Weights and prefill together, where the device counts them."""
 

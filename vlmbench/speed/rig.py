@@ -13,6 +13,7 @@ from vlmbench import catalogue, measure, selection
 from vlmbench.artifacts import Store
 from vlmbench.compressed import load_once
 from vlmbench.models.qwen2 import QWEN2
+from vlmbench.products import products
 from vlmbench.spec import Model, Source, TrainData
 from vlmbench.speed.contest import Contest, Result, Times
 from vlmbench.speed.network import RandomTokens, prompt, write
@@ -65,7 +66,9 @@ class Rig:
         before, after = self.in_turns([base, made], rounds)
         peak = self._peak_bytes(made) if self.device.startswith("cuda") else None
         floors = self.contest.recipes[recipe]
-        return Result(recipe, floors, before, after, made.census.footprint_bytes, peak)
+        ran = products(made.network.get_submodule(_MODEL.anatomy.layers))
+        most = max(ran, key=ran.__getitem__)
+        return Result(recipe, floors, before, after, made.census.footprint_bytes, most, peak)
 
     def in_turns(self, variants: Sequence[Variant], rounds: int) -> list[Times]:
         """Medians of each, after a warm-up; every round measures all, so all see one machine."""

@@ -37,6 +37,7 @@ def render(results: Sequence[Result], contest: Contest, head: str, width: int = 
     decode, prefill = ("decode ms", "tokens/s", "x", "floor"), ("prefill ms", "x", "floor")
     for column in (*sizes, *decode, *prefill):
         table.add_column(column, justify="right", no_wrap=True)
+    table.add_column("product", no_wrap=True)
     for result in results:
         table.add_row(*_row(result))
     out = io.StringIO()
@@ -58,6 +59,7 @@ def _row(result: Result) -> list[str]:
         *_against(speed.decode, floors.decode),
         f"{1e3 * made.prefill_s:.0f}",
         *_against(speed.prefill, floors.prefill),
+        result.product,
     ]
 
 
