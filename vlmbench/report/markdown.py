@@ -40,7 +40,7 @@ def _lines(tier: str, table: Table, *, timed: bool) -> Iterator[str]:
         chosen = "".join(f" --compression {name}" for name in names)
         yield (
             f"{len(table.missing)} cells have no stored run. This makes them:\n\n"
-            f"    pytest tests/benchmarks{where}{chosen} --baseline-new\n"
+            f"    pytest tests/benchmarks/test_regression.py{where}{chosen} --baseline-new\n"
         )
     judged = [one for one in table.judged if one.stored]
     if unknown := len(table.judged) - len(judged):

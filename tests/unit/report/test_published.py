@@ -185,7 +185,8 @@ def test_a_table_shows_scores_recovery_and_what_is_missing(tmp_path: Path) -> No
     text = markdown("embedded", found, findings())
     assert "## Scores by quantization (embedded)" in text
     assert "2 cells have no stored run. This makes them:" in text
-    assert "pytest tests/benchmarks --compression 16bit --compression 8bit --baseline-new" in text
+    only = "--compression 16bit --compression 8bit --baseline-new"
+    assert f"pytest tests/benchmarks/test_regression.py {only}" in text
     assert "without a stored run in this tier: phi3_5, idefics2" in text
     assert "Published findings without stored runs to judge them by: 7." in text
     assert "Same direction: yes 1, no 0, cannot tell 0." in text
