@@ -210,9 +210,15 @@ def load(path: Path, cell: str, tier: str, *, edited: bool = False) -> Baseline:
             raise KeyError(*sorted(unknown))
         found = TypeAdapter(Baseline).validate_python(data)
     except FileNotFoundError:
+        own = cell.startswith(f"{path.stem}-")  # else it is another model's (--baseline-of)
+        todo = (
+            "Write it"
+            if own
+            else "Name another model, or leave --baseline-of out and write its own"
+        )
         raise BaselineError(
-            f"{cell} has no baseline: {path} does not exist. "
-            "Write it:  " + again(cell, tier, "--baseline-new")
+            f"{cell} has no baseline: {path} does not exist. {todo}:  "
+            + again(cell, tier, "--baseline-new")
         ) from None
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise BaselineError(
@@ -232,7 +238,7 @@ def _from_run(data: dict[str, Any]) -> dict[str, Any]:
         name: {"cluster": name} | {part: one[part] for part in kept}
         for name, one in data["samples"].items()
     }
-    for name in ("scores", "seconds", "left_out"):
+    for name in ("scores", "seconds", "left_out", "products"):
         del data[name]
     return data
 

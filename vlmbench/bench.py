@@ -229,7 +229,7 @@ class Bench:
         if write == "update" or (write == "new" and not path.exists()):
             anchor = self.options.move_anchor
             self.written.append(update.write(path, run, cell.dataset.gates, move_anchor=anchor))
-        baseline = baselines.load(path, f"{path.stem}-{cell.dataset.name}", tier)
+        baseline = baselines.load(path, cell.id, tier)
         metrics = chosen_metrics(cell.dataset, self.entries.metrics, tier)
         twin = self._twin(cell)
         verdict = compare(

@@ -89,9 +89,13 @@ def _merged(found: Mapping[str, tuple[Any, str]], extra: Iterable[T], kind: Any)
     merged = dict(found)
     for entry in extra:
         if not _is_entry(entry, kind):
+            protocol = getattr(kind, "_is_protocol", False)  # else it is a class of its own
+            wanted = [*kind.__annotations__, *vars(kind)] if protocol else []
+            lacks = [part for part in wanted if part[0] != "_" and not hasattr(entry, part)]
+            why = f": it lacks {', '.join(lacks)}" if lacks else ""
             raise CatalogueError(
-                f"{entry!r} was added as a {kind.__name__} and is none. Return instances of "
-                f"vlmbench.spec.{kind.__name__} from your hook."
+                f"{entry!r} was added as a {kind.__name__} and is none{why}. Return instances "
+                f"like those of vlmbench.spec.{kind.__name__} from your hook."
             )
         _add(merged, entry, "an entry added by a hook", kind)
     return {name: entry for name, (entry, _) in merged.items()}
@@ -103,6 +107,10 @@ def _add(found: dict[str, tuple[Any, str]], entry: Any, origin: str, kind: Any) 
         raise CatalogueError(
             f"{origin}: {kind.__name__} name {name!r} must be lower-case letters, digits, '_' or "
             "'+'. Rename it."
+        )
+    if "+" in name and kind is Compression and not hasattr(entry, "parts"):
+        raise CatalogueError(
+            f"{origin}: Compression {name!r} has the name of a chain, and is none. Rename it."
         )
     earlier, where = found.setdefault(name, (entry, origin))
     if earlier is not entry:  # the same object seen twice is an import, not a second entry

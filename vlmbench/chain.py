@@ -39,9 +39,13 @@ class Chain:
         for part, following in pairwise(storing):
             stored = part.storage("decoder")
             if stored not in _FLOATS:
+                goes_first = (
+                    isinstance(following, Maker) and following.storage("decoder") in _FLOATS
+                )
+                todo = f"Put {following.name} before it" if goes_first else "Leave out one of them"
                 raise UsageError(
                     f"{self.name}: after {part.name} the weights are {stored}, and "
-                    f"{following.name} needs them as floats. Put {following.name} before it."
+                    f"{following.name} needs them as floats. {todo}."
                 )
             if not isinstance(part, Maker):
                 raise UsageError(

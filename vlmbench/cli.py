@@ -41,9 +41,9 @@ def main(arguments: list[str] | None = None) -> int:
         # Who read has had enough (`| head`); what is left goes nowhere, without a complaint.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
-    except VlmbenchError as error:
-        print(f"vlmbench: {printable(str(error))}", file=sys.stderr)
-        return 2
+    except (VlmbenchError, KeyboardInterrupt) as error:
+        print(f"vlmbench: {printable(str(error)) or 'interrupted'}", file=sys.stderr)
+        return 2 if isinstance(error, VlmbenchError) else 130
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -113,7 +113,7 @@ def _add_tier(parser: argparse.ArgumentParser) -> None:
 
 def _add_comparing(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--model", default="clip", metavar="NAME[=WHERE]")
-    parser.add_argument("--compression", default="32bit", metavar="NAME")
+    parser.add_argument("--compression", metavar="NAME", help=_USUAL)
     _add_tier(parser)
 
 
@@ -208,7 +208,8 @@ def _label(options: argparse.Namespace) -> int:
 
 
 def _comparing(options: argparse.Namespace) -> Variant:
-    bench = _bench(options, [options.model], [options.compression])
+    compression = options.compression or selection.usual(options.model)
+    bench = _bench(options, [options.model], [compression])
     (model,) = bench.models
     if model.writes:
         raise UsageError(f"{model.name} writes answers. Name a model that compares: clip")

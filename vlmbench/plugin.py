@@ -108,9 +108,10 @@ def pytest_collection_finish(session: pytest.Session) -> None:
     pytest_cells.plan(session.items, session.config.stash[_BENCH])
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_sessionfinish(session: pytest.Session) -> None:
+@pytest.hookimpl(wrapper=True, trylast=True)
+def pytest_sessionfinish(session: pytest.Session) -> Generator[None]:
     """Fail what only all comparisons together tell; tell errors from regressions."""
+    yield  # other plugins add their own status to what they find
     bench = session.config.stash[_BENCH]
     if pytest_workers.is_worker(session.config):
         pytest_workers.send(session.config, bench)

@@ -14,6 +14,7 @@ from vlmbench.checkpoint import is_folder
 from vlmbench.compression.precision import Stored
 from vlmbench.errors import CensusError, CheckpointError
 from vlmbench.files import content_of
+from vlmbench.run import one_line
 from vlmbench.spec import Compression, Maker, Runtime, Source
 
 RECIPE = "recipe.json"
@@ -27,14 +28,31 @@ _READ = ("*.safetensors", "*.json", "*.jinja", "*.txt", "*.model")
 
 
 @dataclass(frozen=True)
+class Part:
+    """A recipe that was applied."""
+
+    name: str
+    recipe: str
+    """With all its fields."""
+
+
+@dataclass(frozen=True)
+class File:
+    """A file as it was written."""
+
+    bytes: int
+    sha256: str
+
+
+@dataclass(frozen=True)
 class Shipped:
     """What a recipe.json tells."""
 
-    parts: tuple[Mapping[str, str], ...]
-    """`name` and `recipe` (with all its fields) of each part that was applied, in order."""
+    parts: tuple[Part, ...]
+    """What was applied, in order."""
     census: Census
-    files: Mapping[str, Mapping[str, Any]]
-    """`bytes` and `sha256` of every other file, by its path in the folder."""
+    files: Mapping[str, File]
+    """Every other file, by its path in the folder."""
 
 
 def shipped(source: Source) -> Shipped | None:
@@ -43,6 +61,8 @@ def shipped(source: Source) -> Shipped | None:
     Raises:
         CheckpointError: it is damaged, of another format, or was never finished.
     """
+    from pydantic import TypeAdapter
+
     path = _folder(source) / RECIPE
     if not is_folder(source) or not path.is_file():
         return None
@@ -58,11 +78,13 @@ def shipped(source: Source) -> Shipped | None:
                 f"{path.parent} was never finished: its {RECIPE} lists no files. Delete it and "
                 "compress again."
             )
-        return Shipped(tuple(told["parts"]), Census.from_dict(told["census"]), dict(told["files"]))
+        parts = TypeAdapter(list[Part]).validate_python(told["parts"])
+        files = TypeAdapter(dict[str, File]).validate_python(told["files"])
+        return Shipped(tuple(parts), Census.from_dict(told["census"]), files)
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise CheckpointError(
-            f"{path} cannot be read ({type(error).__name__}: {error}). Expected what vlmbench "
-            "compress wrote: copy the folder again, or compress again."
+            f"{path} cannot be read ({type(error).__name__}: {one_line(str(error))}). Expected "
+            "what vlmbench compress wrote: copy the folder again, or compress again."
         ) from None
 
 
@@ -83,17 +105,20 @@ def check_files(source: Source) -> Shipped | None:
     return made
 
 
-def _faults(folder: Path, files: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
+def _faults(folder: Path, files: Mapping[str, File]) -> Iterator[str]:
     for name, expected in files.items():
+        if Path(name).is_absolute() or ".." in Path(name).parts:
+            yield f"{one_line(name)}: not in the folder"
+            continue
         try:
             size, digest = (folder / name).stat().st_size, content_of(folder / name)
         except OSError as error:
             yield f"{name}: {error.strerror}"
             continue
-        if size != expected["bytes"]:
-            yield f"{name}: {size:,} bytes, expected {expected['bytes']:,}"
-        elif digest != expected["sha256"]:
-            yield f"{name}: changed (sha256 {digest[:12]}, expected {expected['sha256'][:12]})"
+        if size != expected.bytes:
+            yield f"{name}: {size:,} bytes, expected {expected.bytes:,}"
+        elif digest != expected.sha256:
+            yield f"{name}: changed (sha256 {digest[:12]}, expected {expected.sha256[:12]})"
     there = {str(path.relative_to(folder)) for kind in _READ for path in folder.rglob(kind)}
     yield from (f"{name}: not listed in {RECIPE}" for name in sorted(there - {*files, RECIPE}))
 
@@ -104,13 +129,12 @@ def check_census(taken: Census, made: Shipped, source: Source) -> None:
     Raises:
         CensusError: with each component that differs.
     """
-    pairs = {
-        name: (held, taken.components.get(name)) for name, held in made.census.components.items()
-    }
+    told, found = made.census.components, taken.components
+    pairs = {name: (told.get(name), found.get(name)) for name in sorted({*told, *found})}
     faults = [
-        f"{name}: expected {expected}, found {found}"
-        for name, (expected, found) in pairs.items()
-        if found is None or _weighed(vars(expected)) != _weighed(vars(found))
+        f"{name}: expected {expected}, found {there}"
+        for name, (expected, there) in pairs.items()
+        if expected is None or there is None or _weighed(vars(expected)) != _weighed(vars(there))
     ]
     if faults:
         raise CensusError(
@@ -136,13 +160,18 @@ def refusal(source: Source, compression: Compression) -> str | None:
     """
     parts = parts_of(compression)
     kind = packed(_config(source))
+    if kind and all(isinstance(part, Runtime) for part in parts):
+        return (
+            f"{source.location} is already {kind}: say how it runs behind `stored` "
+            f"(--compression stored+{compression.name})."
+        )
     if kind and not is_stored(compression):
         return (
             f"{source.location} is already {kind}: judge it `stored` (--compression stored). "
             f"{compression.name!r} needs the checkpoint that it was made from."
         )
     made = shipped(source)
-    before = {part["name"] for part in made.parts} if made else set()
+    before = {part.name for part in made.parts} if made else set()
     twice = [part.name for part in parts if isinstance(part, Maker) and part.name in before]
     if twice:
         return (

@@ -9,7 +9,7 @@ import shlex
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +18,7 @@ from vlmbench.compression.precision import STORED
 from vlmbench.errors import UsageError
 from vlmbench.evaluate import subject
 from vlmbench.files import content_of
-from vlmbench.shipped import FORMAT, RECIPE, is_stored, parts_of, shipped
+from vlmbench.shipped import FORMAT, RECIPE, Part, is_stored, parts_of, shipped
 from vlmbench.spec import Compression, Runtime, Source
 
 if TYPE_CHECKING:
@@ -92,7 +92,7 @@ def _told(variant: Variant) -> dict[str, Any]:
     model, source = variant.model, variant.source
     before = shipped(source)
     parts = [
-        {"name": part.name, "recipe": subject(model, part, source, None)["recipe"]}
+        Part(part.name, subject(model, part, source, None)["recipe"])
         for part in parts_of(variant.compression)
     ]
     return {
@@ -101,7 +101,7 @@ def _told(variant: Variant) -> dict[str, Any]:
         "model": model.name,
         "architecture": model.architecture,
         "recipe": variant.compression.name,
-        "parts": [*(before.parts if before else ()), *parts],
+        "parts": [asdict(part) for part in (*(before.parts if before else ()), *parts)],
         "made_from": {"location": source.location, **_digests(variant)},
         "census": variant.census.to_dict(),
     }
@@ -136,6 +136,11 @@ def _check_recipe(recipe: Compression) -> None:
 
 
 def _check_goal(goal: Path, folder: Path, *, force: bool) -> None:
+    if goal == Path.cwd():
+        raise UsageError(
+            f"--out {folder} is the folder you are in, and another would take its place. Name a "
+            "new folder in it."
+        )
     try:
         found = sorted(path.name for path in goal.iterdir()) if goal.exists() else []
     except OSError as error:

@@ -18,6 +18,14 @@ def judged(project):
     return project
 
 
+def test_the_status_is_said_last(judged):
+    """Another plugin's own bits would make it one that means something else."""
+    judged.pytester.makeconftest(
+        "def pytest_sessionfinish(session, exitstatus):\n    session.exitstatus |= exitstatus\n"
+    )
+    assert judged.pytest().ret == ERRORED
+
+
 def test_missing_written_kept_rewritten(judged):
     path = judged.path / WHERE
     result = judged.pytest()
@@ -73,9 +81,13 @@ def test_of_another_model(judged, stored):
     judged.pytest("--baseline-of", "other").assert_outcomes(passed=1)
     result = judged.pytest("--baseline-of", "nobody")
     result.assert_outcomes(failed=1)
-    # The missing one is nobody's, not mine: its name is the one in the command.
+    # The missing one is nobody's, which no cell of this session would write.
     result.stdout.fnmatch_lines(
-        ["*nobody_32bit.json*pytest --model * -k nobody_32bit-docvqa --baseline-new"]
+        [
+            "BaselineError: mine_32bit-docvqa has no baseline: *nobody_32bit.json does not exist. "
+            "Name another model, or leave --baseline-of out and write its own:  "
+            "pytest --model * -k mine_32bit-docvqa --baseline-new"
+        ]
     )
 
 

@@ -29,7 +29,7 @@ def kept(score: float) -> Baseline:
 
 
 def test_a_missing_baseline_comes_with_the_command(tmp_path: Path) -> None:
-    path = tmp_path / "none.json"
+    path = tmp_path / "qwen2_4bit.json"
     with pytest.raises(BaselineError) as missing:
         load(path, CELL, "embedded")
     assert f"{path} does not exist. Write it:  pytest -k {CELL} --baseline-new" in str(

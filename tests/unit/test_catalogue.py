@@ -130,6 +130,24 @@ def test_users_entries_are_checked() -> None:
         catalogue.models(["oops"])  # type: ignore[list-item]
 
 
+def test_a_recipe_has_no_chains_name() -> None:
+    with pytest.raises(
+        CatalogueError, match=r"'depth50\+4bit' has the name of a chain, and is none"
+    ):
+        catalogue.compressions([Precision("depth50+4bit", "float32")])
+
+
+def test_a_method_that_lacks_is_named() -> None:
+    class Half:
+        name = "half"
+
+        def load_options(self, anatomy: object) -> dict[str, object]:
+            return {}
+
+    with pytest.raises(CatalogueError, match=r"and is none: it lacks apply, storage\."):
+        catalogue.compressions([Half()])  # type: ignore[list-item]
+
+
 def test_find() -> None:
     entries = catalogue.compressions()
     assert catalogue.find("compression", "4bit", entries) is entries["4bit"]

@@ -92,6 +92,8 @@ def test_how_it_runs_goes_with_anything(parts: Any) -> None:
     [
         ((NF4, PRUNED), "after 4bit the weights are nf4, and pruned needs them as floats"),
         ((PACKED, NF4), "after packed the weights are int4, and 4bit needs them as floats"),
+        ((NF4, PACKED), "after 4bit .* needs them as floats. Leave out one of them"),
+        ((NF4, PRUNED), "after 4bit .* needs them as floats. Put pruned before it"),
         ((HALF, PRUNED), "16bit only says how a checkpoint is loaded"),
         ((PRUNED, PRUNED), "pruned stands in it twice"),
         ((PRUNED, TUNED, PRUNED), "pruned stands in it twice"),

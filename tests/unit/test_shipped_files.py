@@ -97,6 +97,24 @@ TAMPERED: dict[str, tuple[Change, str]] = {
         lambda folder: (folder / "recipe.json").write_text("[]"),
         "recipe.json cannot be read .TypeError",
     ),
+    "files of other form": (
+        rewrite("recipe.json", lambda told: told["files"].update({"config.json": 3})),
+        "recipe.json cannot be read .ValidationError",
+    ),
+    "a file without a size": (
+        rewrite("recipe.json", lambda told: told["files"].update({"config.json": {}})),
+        "recipe.json cannot be read .ValidationError",
+    ),
+    "parts of other form": (
+        rewrite("recipe.json", lambda told: told.update(parts=[{}])),
+        "recipe.json cannot be read .ValidationError",
+    ),
+    "a file elsewhere": (
+        rewrite(
+            "recipe.json", lambda told: told["files"].update({"../a": told["files"].popitem()[1]})
+        ),
+        '"../a": not in the folder',
+    ),
     "recipe cut": (
         lambda folder: os.truncate(folder / "recipe.json", 99),
         "recipe.json cannot be read .JSONDecodeError.*compress again",
@@ -125,6 +143,12 @@ def test_weights_of_another_kind_are_refused(copied: Path) -> None:
 
     rewrite("recipe.json", more)(copied)
     with pytest.raises(CensusError, match=r"decoder: expected .*'int4': 13.*found .*'int4': 14"):
+        load(QWEN2, STORED, Source(str(copied)))
+
+
+def test_a_recipe_that_counts_nothing_is_refused(copied: Path) -> None:
+    rewrite("recipe.json", lambda told: told["census"].update(components={}))(copied)
+    with pytest.raises(CensusError, match="decoder: expected None, found Holding"):
         load(QWEN2, STORED, Source(str(copied)))
 
 
@@ -168,7 +192,8 @@ def test_a_packed_checkpoint_is_judged_as_it_is_stored(packed: Path, tmp_path: P
         load_once(QWEN2, FLOAT32, Source(str(packed)), Store(tmp_path), device="cpu", dtype=None)
     eager = Chain("stored+eager", (STORED, Eager()))
     assert shipped.refusal(Source(str(packed)), eager) is None
-    assert shipped.refusal(Source(str(packed)), Eager()) is not None
+    alone = shipped.refusal(Source(str(packed)), Eager())
+    assert alone and alone.endswith("behind `stored` (--compression stored+eager).")
     assert usual(f"mine={packed}") == "stored"
 
 

@@ -92,6 +92,15 @@ def test_an_interrupted_save_leaves_nothing(
         load(QWEN2, STORED, Source(str(out)))
 
 
+@pytest.mark.parametrize("out", [".", ""])
+def test_the_folder_one_is_in_is_not_replaced(
+    out: str, tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UsageError, match="is the folder you are in"):
+        shipping.compress(bench(f"mine={tiny}", "16bit"), Path(out))
+
+
 def test_force_replaces_what_was_shipped(copied: Path, tiny: Path) -> None:
     with pytest.raises(UsageError, match=r"is not empty .*replace what vlmbench .* with --force"):
         shipping.compress(bench(f"mine={tiny}", "16bit"), copied)

@@ -16,6 +16,7 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from vlmbench.anatomy import Anatomy, Component
+from vlmbench.errors import UsageError
 from vlmbench.spec import CALIBRATION, Mixture, TrainData
 
 if TYPE_CHECKING:
@@ -74,9 +75,19 @@ class LowRank:
         return {"dtype": "float32"}
 
     def make(self, model: nn.Module, anatomy: Anatomy, data: TrainData) -> None:
-        """Replace every linear whose factors are smaller, but for the head and spared layers."""
-        for name, gram in self._linears(model, anatomy, data):
-            self._replace(model, name, gram)
+        """Replace every linear whose factors are smaller, but for the head and spared layers.
+
+        Raises:
+            UsageError: there is none.
+        """
+        made = [
+            self._replace(model, name, gram) for name, gram in self._linears(model, anatomy, data)
+        ]
+        if not any(made):
+            raise UsageError(
+                f"{self.name}: no linear of {anatomy.layers} has smaller factors; those that had "
+                "may be factors already. Leave it out, or begin with the checkpoint before."
+            )
 
     def apply(self, model: nn.Module, anatomy: Anatomy) -> None:
         """Do nothing: the checkpoint is made of factors."""
@@ -103,15 +114,17 @@ class LowRank:
             for name, seen in inputs_of(visit.layer, whole(visit.layer), visit.calls, gram).items():
                 yield f"{visit.name}.{name}", seen
 
-    def _replace(self, model: nn.Module, name: str, gram: Tensor | None) -> None:
+    def _replace(self, model: nn.Module, name: str, gram: Tensor | None) -> bool:
         from vlmbench.factorizing import factorized, pays, split
         from vlmbench.layers import put
 
         linear: Any = model.get_submodule(name)
         parts = split(linear.weight, gram)
         rank = self.rule.rank(parts, linear)
-        if pays(rank, linear):
+        smaller = pays(rank, linear)
+        if smaller:
             put(model, name, factorized(linear, parts, rank))
+        return smaller
 
 
 LOWRANK80 = LowRank("lowrank80", Variance(0.8))

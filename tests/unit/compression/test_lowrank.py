@@ -21,6 +21,7 @@ from vlmbench.compression.lowrank import (
     Parameters,
     Variance,
 )
+from vlmbench.errors import UsageError
 from vlmbench.factorizing import factorized, pays, rank_at, split, whitening
 from vlmbench.layers import FIELD, Factors
 from vlmbench.spec import Maker
@@ -247,7 +248,8 @@ def test_factors_are_not_factorized_again(subjects: Subjects) -> None:
     subject = subjects.of("qwen2")
     network = subject.made(LOWRANKP60)
     told = dict(getattr(network.config, FIELD))
-    LowRank("again", Parameters(0.3)).make(network, subject.anatomy, NO_DATA)
+    with pytest.raises(UsageError, match=r"no linear of .* has smaller factors; .* already"):
+        LowRank("again", Parameters(0.3)).make(network, subject.anatomy, NO_DATA)
     assert getattr(network.config, FIELD) == told
 
 
