@@ -104,7 +104,7 @@ class Int4Linear(nn.Linear):
             # accelerate has just put the file's bytes back, past all that a layer is told of.
             self._order, self._table, self._tried = of_halves, None, False
         if not self._tried:
-            self._pack()
+            self.pack()
         few = self._table is not None and 0 < len(rows) <= _FEW_TOKENS
         out = (self._by_packed(rows) if few else self._by_unpacked(rows)).to(input.dtype)
         out = out if self.bias is None else out.add_(self.bias)
@@ -130,7 +130,7 @@ class Int4Linear(nn.Linear):
         return restored(codes, self.scales[some], self.zeros[some], dtype)
 
     @torch.inference_mode(False)
-    def _pack(self) -> None:
+    def pack(self) -> None:
         """Bring the bytes into the order of the packed product, where there is one."""
         self._tried = True
         found = for_products(of_halves(self.weight, self.in_features), self.group)

@@ -131,7 +131,13 @@ class Compiled:
 
     def apply(self, model: nn.Module, anatomy: Anatomy) -> None:
         """Have the decoder compiled when it is first called; modules and names stay."""
-        model.get_submodule(anatomy.decoder).compile(dynamic=True)
+        from vlmbench.packed import Int4Linear
+
+        decoder = model.get_submodule(anatomy.decoder)
+        for module in decoder.modules():
+            if isinstance(module, Int4Linear):
+                module.pack()  # its first forward would, in a graph of its own for each layer
+        decoder.compile(dynamic=True)
 
     def storage(self, component: Component) -> str:
         """Promise float32: nothing is compressed."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import replace
 from functools import partialmethod
 from pathlib import Path
@@ -22,6 +23,7 @@ from vlmbench.compression.runtime import COMPILE, EAGER, FLASH, OFFLOAD, OFFLOAD
 from vlmbench.errors import UsageError
 from vlmbench.models.qwen2 import QWEN2
 from vlmbench.offloading import placement
+from vlmbench.packed import Int4Linear
 from vlmbench.saving import write
 from vlmbench.spec import Maker, Runtime, Source
 from vlmbench.variant import Variant, load
@@ -137,6 +139,26 @@ def test_the_decoder_is_compiled_once_for_all_lengths(monkeypatch: pytest.Monkey
         assert_close(network["decoder"](states), plain["decoder"](states))
     assert counters["stats"]["unique_graphs"] == 1
     assert list(network.state_dict()) == list(plain.state_dict())
+
+
+@torch.inference_mode()
+def test_packed_codes_break_no_graph(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each layer would be a graph of its own, compiled anew until the compiler gives up."""
+    from torch._dynamo.utils import counters
+
+    whole = partialmethod(torch.nn.Module.compile, backend="eager")
+    monkeypatch.setattr(torch.nn.Module, "compile", whole)
+    torch.manual_seed(0)
+    layers = torch.nn.Sequential(*(Int4Linear.of(torch.nn.Linear(128, 128)) for _ in range(3)))
+    decoder = torch.nn.ModuleDict({"inner": layers})
+    decoder.forward = layers.forward  # torch's own modules are never compiled alone
+    network = torch.nn.ModuleDict({"decoder": decoder})
+    states = torch.randn(2, 5, 128)
+    plain = copy.deepcopy(layers)(states)
+    COMPILE.apply(network, replace(QWEN2.anatomy, decoder="decoder"))
+    counters.clear()
+    assert torch.equal(network["decoder"](states), plain)
+    assert counters["stats"]["unique_graphs"] == 1 and not counters["graph_break"]
 
 
 @pytest.mark.soak  # minutes, where cores are few
