@@ -54,16 +54,18 @@ def evaluate(
     lines = list(journal.lines()) if journal else []
     known = {name: Answer(**made) for line in lines for name, made in line["answers"].items()}
     seconds, high = sum(li["seconds"] for li in lines), max([0, *(li["peak"] for li in lines)])
+    ran = lines[-1]["products"] if lines else {}
     start = time.perf_counter()
 
     def keep(made: Mapping[str, Answer]) -> None:
-        nonlocal start, seconds, high
+        nonlocal start, seconds, high, ran
         took = time.perf_counter() - start
         start, seconds = start + took, seconds + took
         high = max(high, measure.peak_bytes(variant.device))
+        ran = products(variant.network)  # now that it has run; a resumed run may have nothing to do
         if journal:
             answers = {name: asdict(answer) for name, answer in made.items()}
-            journal.add({"seconds": took, "peak": high, "answers": answers})
+            journal.add({"seconds": took, "peak": high, "products": ran, "answers": answers})
 
     with measure.peak_memory(variant.device) as peak:
         answers = answer(
@@ -87,7 +89,7 @@ def evaluate(
         samples=_scored([s for s in samples.items if s.id not in errors], answers, chosen),
         errors={name: str(error) for name, error in sorted(errors.items())},
         census=variant.census.to_dict(),
-        products=products(variant.network),
+        products=ran,
         health=_health(answers),
         footprint_bytes=variant.census.footprint_bytes,
         file_bytes=variant.file_bytes,

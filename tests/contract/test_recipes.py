@@ -268,5 +268,5 @@ def test_a_chain_goes_on_from_any_that_leaves_floats(first):
         if "ft" not in first:
             assert known(f"{first}_ft").parts == (*parts(begun), RECIPES["ft"])
         return
-    with pytest.raises(UsageError, match=r"awq_w4a16 needs them as floats\. Put awq_w4a16 before"):
+    with pytest.raises(UsageError, match=r"awq_w4a16 needs them as floats\. Leave out one of them"):
         known(f"{first}+awq_w4a16")

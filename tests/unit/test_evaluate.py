@@ -124,11 +124,13 @@ def test_nothing_is_scored_for_want_of_an_answer(answers: Any, evaluated: Evalua
 
 def test_answers_go_to_the_journal_and_come_from_it(evaluated: Evaluated, cache: Path) -> None:
     journal = Store(cache).journal("ab")
-    journal.add({"seconds": 40.0, "peak": 10**15, "answers": {"a": asdict(ANSWERS["a"])}})
+    line = {"seconds": 40.0, "peak": 10**15, "products": {"nf4": 3}}
+    journal.add({**line, "answers": {"a": asdict(ANSWERS["a"])}})
     run, asked = evaluated(journal=journal)
     assert asked["known"] == {"a": ANSWERS["a"]}
     assert [list(line["answers"]) for line in journal.lines()] == [["a"], ["b", "c"]]
     assert 40 < run.seconds < 45 and run.peak_bytes == 10**15
+    assert [line["products"] for line in journal.lines()] == [{"nf4": 3}, run.products]
     whole, _ = evaluated()
     assert (run.samples, run.health) == (whole.samples, whole.health)
 
