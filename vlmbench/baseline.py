@@ -238,7 +238,7 @@ def _from_run(data: dict[str, Any]) -> dict[str, Any]:
         name: {"cluster": name} | {part: one[part] for part in kept}
         for name, one in data["samples"].items()
     }
-    for name in ("scores", "seconds", "left_out", "products"):
+    for name in ("scores", "seconds", "left_out"):
         del data[name]
     return data
 

@@ -53,7 +53,7 @@ FIRST = Run(
 
 def first_version() -> dict[str, Any]:
     data = json.loads(FIRST.to_json())
-    del data["samples"]["a"]["cluster"], data["errors"]
+    del data["samples"]["a"]["cluster"], data["errors"], data["products"]
     return data
 
 
