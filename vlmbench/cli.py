@@ -6,6 +6,7 @@ import argparse
 import math
 import os
 import shutil
+import signal
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
@@ -15,16 +16,16 @@ from typing import Any
 from vlmbench import retrieval, selection, shipping
 from vlmbench.artifacts import Store, age, default_folder
 from vlmbench.bench import Bench
-from vlmbench.chain import Chain
 from vlmbench.datasets.clips import QUESTION
 from vlmbench.describe import as_json, as_text, contact_sheet, describe, look
 from vlmbench.errors import UsageError, VlmbenchError
 from vlmbench.files import write_whole
+from vlmbench.listing import listing
 from vlmbench.options import Options, catalogued
 from vlmbench.pictures import read_picture
 from vlmbench.report import latencies, markdown, published, tables
 from vlmbench.run import printable
-from vlmbench.spec import Clip, Compression, Sampling, Turn
+from vlmbench.spec import Clip, Model, Sampling, Turn
 from vlmbench.variant import Variant
 
 _USUAL = "default: 32bit, or `stored` where the checkpoint is compressed already"
@@ -33,6 +34,8 @@ _USUAL = "default: 32bit, or `stored` where the checkpoint is compressed already
 def main(arguments: list[str] | None = None) -> int:
     """Run the command line; the exit status."""
     options = _parser().parse_args(arguments)
+    # As Ctrl-C does: what is half written is taken away.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     try:
         status = int(options.run(options))
         sys.stdout.flush()
@@ -123,30 +126,8 @@ def _add_where(parser: argparse.ArgumentParser) -> None:
 
 
 def _list(options: argparse.Namespace) -> int:
-    entries = catalogued()
-    rows = {
-        "models": {
-            m.name: m.architecture + ("" if "embedded" in m.sources else " (hub tier)")
-            for m in entries.models.values()
-        },
-        "compressions": {name: _summary(c) for name, c in entries.compressions.items()},
-        "data sets": {
-            d.name: "gated on " + ", ".join(gate.metric for gate in d.gates)
-            for d in entries.datasets.values()
-        },
-        "metrics": {m.name: m.version for m in entries.metrics.values()},
-    }
-    for axis, lines in rows.items():
-        print(axis)
-        for name, what in lines.items():
-            print(f"  {name:24} {what}")
+    print(listing(catalogued()))
     return 0
-
-
-def _summary(compression: Compression) -> str:
-    if isinstance(compression, Chain):
-        return " -> ".join(part.name for part in compression.parts)
-    return (type(compression).__doc__ or type(compression).__name__).splitlines()[0]
 
 
 def _bench(
@@ -163,13 +144,18 @@ def _bench(
     return Bench(chosen, catalogued())
 
 
+def _alone(options: argparse.Namespace) -> tuple[Bench, Model]:
+    """One model under one recipe."""
+    recipe = options.compression or selection.usual(options.model)
+    bench = _bench(options, [options.model], [recipe])
+    return bench, bench.models[0]
+
+
 def _ask(options: argparse.Namespace) -> int:
-    compression = options.compression or selection.usual(options.model)
-    bench = _bench(options, [options.model], [compression])
+    bench, model = _alone(options)
     picture = read_picture(options.picture)
     from vlmbench.answering import answer
 
-    (model,) = bench.models
     if not model.writes:
         raise UsageError(f"{model.name} chooses answers, it writes none. Ask another model.")
     variant = bench.variant(model, bench.compressions[0])
@@ -208,9 +194,7 @@ def _label(options: argparse.Namespace) -> int:
 
 
 def _comparing(options: argparse.Namespace) -> Variant:
-    compression = options.compression or selection.usual(options.model)
-    bench = _bench(options, [options.model], [compression])
-    (model,) = bench.models
+    bench, model = _alone(options)
     if model.writes:
         raise UsageError(f"{model.name} writes answers. Name a model that compares: clip")
     return bench.variant(model, bench.compressions[0])

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import glob
 import importlib.metadata
 import json
 import os
 import shlex
 import shutil
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, replace
@@ -50,16 +52,21 @@ def compress(bench: Bench, out: Path, *, force: bool = False) -> str:
 def unfinished(folder: Path, *, force: bool = False) -> Iterator[Path]:
     """A new folder beside `folder`, which takes its place where the block ends well.
 
-    Else nothing is left of it, and what was at `folder` is still there.
+    Else nothing is left of it, and what was at `folder` is still there. What a killed process of
+    this machine left beside it goes, too.
 
     Raises:
         UsageError: there is something at `folder`, or nothing can be written beside it.
     """
     goal = folder.expanduser().resolve()
     _check_goal(goal, folder, force=force)
-    part = goal.with_name(f".{goal.name}.{os.getpid()}.part")
+    beside = f".{goal.name}.{socket.gethostname()}"
+    part = goal.with_name(f"{beside}.{os.getpid()}.part")
     try:
         with _explained(folder):
+            for left in goal.parent.glob(f"{glob.escape(beside)}.*.part"):
+                if not _is_running(left.suffixes[-2][1:]):
+                    shutil.rmtree(left, ignore_errors=True)
             part.mkdir()
             # Told first: what is left of a killed process is not taken for a checkpoint.
             (part / RECIPE).write_text(json.dumps({"format": FORMAT}), encoding="utf-8")
@@ -168,6 +175,17 @@ def _explained(folder: Path) -> Iterator[None]:
             f"--out {folder} cannot be written ({reason}). Name a folder, new or empty, in one "
             "that exists, may be written to and has room."
         ) from None
+
+
+def _is_running(number: str) -> bool:
+    """Whether there is a process of that number; what names none may be somebody's."""
+    try:
+        os.kill(int(number), 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except (PermissionError, ValueError):
+        pass
+    return True
 
 
 def _sync(folder: Path) -> None:

@@ -36,11 +36,7 @@ GATES = (Gate("anls", 0.02), Gate("size", 0.1))
 CELL = Cell(
     models()["qwen2"],
     compressions()["4bit"],
-    replace(
-        datasets()["docvqa"],
-        gates=(Gate("anls", 0.02), Gate("size", 0.1)),
-        metrics=("exact_match",),
-    ),
+    replace(datasets()["docvqa"], gates=GATES, metrics=("exact_match",)),
 )
 SIZE = Metric("size", "1", lambda answers, references: [float(len(a)) for a in answers])
 METRICS = {**metrics(), "size": SIZE}

@@ -6,6 +6,9 @@ import errno
 import json
 import os
 import shutil
+import socket
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -90,6 +93,39 @@ def test_an_interrupted_save_leaves_nothing(
     assert sorted(out.parent.rglob("*")) == held
     if before == "shipped":
         load(QWEN2, STORED, Source(str(out)))
+
+
+def test_what_a_killed_process_left_goes_with_the_next(tiny: Path, tmp_path: Path) -> None:
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    left, used, foreign = (
+        tmp_path / f".out.{host}.{number}.part"
+        for host, number in [
+            (socket.gethostname(), ended.pid),
+            (socket.gethostname(), os.getppid()),
+            ("elsewhere", ended.pid),
+        ]
+    )
+    for folder in (left, used, foreign):
+        folder.mkdir()
+    shipping.compress(bench(f"mine={tiny}", "16bit"), tmp_path / "out")
+    assert not left.exists()
+    assert used.exists()
+    assert foreign.exists()
+
+
+def test_a_terminated_save_leaves_nothing(tiny: Path, tmp_path: Path) -> None:
+    program = (
+        "import os, signal, sys\n"
+        "from vlmbench import cli, shipping\n"
+        "shipping._told = lambda variant: os.kill(os.getpid(), signal.SIGTERM)\n"
+        "sys.exit(cli.main(sys.argv[1:]))"
+    )
+    out = tmp_path / "out"
+    arguments = ["compress", f"mine={tiny}", "--with", "16bit", "--out", str(out)]
+    ended = subprocess.run([sys.executable, "-c", program, *arguments], capture_output=True)
+    assert ended.returncode == 143, ended.stderr
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("out", [".", ""])
