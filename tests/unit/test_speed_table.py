@@ -146,6 +146,15 @@ def test_the_table_tells_what_misses_its_floor() -> None:
     assert "peak MB" in render([result(peak_bytes=3 * 10**6)], CONTEST, "here")
 
 
+def test_the_table_cuts_nothing() -> None:
+    long = {
+        "recipe": "depth50_ft_on_vqav2+awq_w4a16",
+        "product": "int8 x int8 of unpacked int4",
+    }
+    told = render([replace(result(9.0, peak_bytes=3 * 10**9), **long)], CONTEST, "here")
+    assert "\u2026" not in told and all(what in told for what in long.values())
+
+
 def test_the_head_tells_what_the_machine_lacks(monkeypatch: pytest.MonkeyPatch) -> None:
     import torch
 

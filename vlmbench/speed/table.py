@@ -26,7 +26,7 @@ def machine(device: str) -> str:
     return f"{told['cpu']} ({units}), {told['threads']} threads{load}, torch {told['torch']}"
 
 
-def render(results: Sequence[Result], contest: Contest, head: str, width: int = 120) -> str:
+def render(results: Sequence[Result], contest: Contest, head: str) -> str:
     """A line for each recipe; `x` is how many times as fast as the base it is."""
     from rich.console import Console
     from rich.table import Table
@@ -41,7 +41,8 @@ def render(results: Sequence[Result], contest: Contest, head: str, width: int = 
     for result in results:
         table.add_row(*_row(result))
     out = io.StringIO()
-    Console(file=out, width=width, highlight=False).print(table)
+    # Wider than any table: what is wider than a terminal is for it to break, not for us to cut.
+    Console(file=out, width=300, highlight=False).print(table)
     return (
         f"{head}\nrandom weights, {contest.shape}\nx: times as fast as {contest.base}; decode "
         f"behind {contest.start} tokens, prefill of {contest.prompt}\n\n{out.getvalue()}"
