@@ -166,9 +166,9 @@ def check_anchor(run: Run, before: Baseline | None, gates: tuple[Gate, ...]) -> 
             )
 
 
-def path_of(folder: Path, tier: str, cell: Cell, of_model: str | None = None) -> Path:
-    """Where the baseline of a cell is; `of_model` names another model to compare with."""
-    variant = f"{of_model or cell.model.name}_{cell.compression.name}"
+def path_of(folder: Path, tier: str, cell: Cell, of: str | None = None) -> Path:
+    """Where the baseline of a cell is; `of` names another variant to compare with."""
+    variant = of or f"{cell.model.name}_{cell.compression.name}"
     return folder / tier / cell.dataset.name / f"{variant}.json"
 
 

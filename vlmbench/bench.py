@@ -214,8 +214,8 @@ class Bench:
 
     def baseline_path(self, cell: Cell) -> Path:
         """Where the cell's baseline is, or belongs."""
-        options = self.options
-        return baselines.path_of(options.baselines, options.tier, cell, options.baseline_of)
+        of = selection.held_against(cell, self.options, self.entries)
+        return baselines.path_of(self.options.baselines, self.options.tier, cell, of)
 
     def judge(self, cell: Cell, run: Run, *, written: bool = False) -> Verdict:
         """Compare a run with its baseline, which is written first where the options say so.

@@ -25,8 +25,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch.utils import _pytree as tree
+
+from vlmbench.errors import UsageError
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -65,12 +68,22 @@ class Call:
 
 
 class Calls:
-    """Calls of one module, a file each; every iteration reads them anew, in the same order."""
+    """Calls of one module, a file each; every iteration reads them anew, in the same order.
+
+    Raises:
+        UsageError: there is no room for them.
+    """
 
     def __init__(self, folder: Path, calls: Iterable[Call]) -> None:
-        folder.mkdir()
         self._folder = folder
-        self._rest = [self._written(number, call) for number, call in enumerate(calls)]
+        try:
+            folder.mkdir()
+            self._rest = [self._written(number, call) for number, call in enumerate(calls)]
+        except (OSError, SafetensorError) as error:
+            raise UsageError(
+                f"calibration samples cannot be kept in {folder.parent} ({error}). Make room, or "
+                "let TMPDIR name a folder on a larger disk."
+            ) from None
 
     def __len__(self) -> int:
         return len(self._rest)

@@ -8,7 +8,7 @@ VlmbenchError            what, where, expected against obtained, what to do
 |-- PictureError         a picture cannot be read or is beyond the processor's limits
 |   `-- VideoError       a video cannot be read or is beyond the model's limits
 |-- CensusError          the loaded model is not stored as its recipe promises
-|-- NumericsError        logits that are NaN or infinite
+|-- NumericsError        logits, or the loss of a training, that are NaN or infinite
 |-- OutOfTimeError       a sample has no answer in the time that a batch was given
 |-- ArtifactError        what is kept between sessions cannot be deleted
 |-- BaselineError        a baseline is missing, damaged, or of another protocol
@@ -60,7 +60,7 @@ class CensusError(VlmbenchError):
 
 
 class NumericsError(VlmbenchError):
-    """The logits of a sample are NaN or infinite."""
+    """The logits of a sample, or the loss of a training, are NaN or infinite."""
 
 
 class OutOfTimeError(VlmbenchError):

@@ -70,9 +70,13 @@ def rounded(weight: Tensor, group: int = GROUP, bits: int = 4) -> Tensor:
 
 
 def parts(total: int, size: int, device: torch.device) -> Iterator[slice]:
-    """Slices of `total` rows: on CPU so small that they stay in its cache, elsewhere one."""
-    step = size if device.type == "cpu" else max(1, total)
-    return (slice(first, min(first + step, total)) for first in range(0, total, step))
+    """Slices of `total` rows: on CPU so small that they stay in its cache, elsewhere one.
+
+    One, too, where they are compiled: their number would be a graph of its own for each length.
+    """
+    if device.type != "cpu" or torch.compiler.is_compiling():
+        return iter([slice(0, total)])
+    return (slice(first, min(first + size, total)) for first in range(0, total, size))
 
 
 def halves(codes: Tensor) -> Tensor:

@@ -213,6 +213,12 @@ def source_hash(sample: Sample) -> str:
     return _hash(sample, video.source_digest(sample.clip) if sample.clip else None)
 
 
+def task_hash(sample: Sample) -> str:
+    """Hash of what is asked alone, whatever answers count: case and blanks of it do not."""
+    asked = replace(sample, question=" ".join(sample.question.casefold().split()), references=())
+    return source_hash(asked)
+
+
 def _hash(sample: Sample, shown: str | None) -> str:
     digest = hashlib.sha256()
     for picture in sample.pictures:

@@ -15,7 +15,7 @@ from vlmbench.compression.bnb import LM_INT8
 from vlmbench.compression.precision import FLOAT32, STORED
 from vlmbench.errors import CheckpointError, UnknownNameError, UsageError
 from vlmbench.options import Entries, Options
-from vlmbench.shipped import is_stored, parts_of, refusal, wants_stored
+from vlmbench.shipped import is_stored, parts_of, refusal, shipped, wants_stored
 from vlmbench.spec import Cell, Compression, Dataset, Maker, Model, Runtime, Source
 
 T = TypeVar("T")
@@ -133,6 +133,27 @@ def usual(model: str) -> str:
     """The recipe of NAME=WHERE where none is named: `stored` where that was compressed already."""
     _, _, where = model.partition("=")
     return STORED.name if where and wants_stored(Source(where)) else FLOAT32.name
+
+
+def held_against(cell: Cell, options: Options, entries: Entries) -> str | None:
+    """The variant whose baseline `--baseline-of` means for a cell; None: its own.
+
+    A checkpoint that vlmbench compressed is held against the recipe that it has been through.
+    """
+    if not options.baseline_of:
+        return None
+    recipe = cell.compression.name
+    if is_stored(cell.compression):
+        made = shipped(source("model", cell.model, options.tier))
+        names = [part.name for part in made.parts if part.name != STORED.name] if made else []
+        if names:
+            same = (r.name for r in entries.compressions.values() if _names(r) == names)
+            recipe = next(same, "+".join(names).replace("+ft", "_ft"))
+    return f"{options.baseline_of}_{recipe}"
+
+
+def _names(recipe: Compression) -> list[str]:
+    return [part.name for part in parts_of(recipe)]
 
 
 def source(kind: str, entry: Model | Dataset, tier: str) -> Source:

@@ -61,8 +61,8 @@ class TrainSamples:
     def _check(self, dataset: Dataset, found: Sequence[Sample]) -> None:
         """Refuse to learn from what is asked in the test."""
         test = samples.read(dataset, dataset.sources[self.tier])
-        asked = {samples.source_hash(sample) for sample in test.items}
-        same = [sample.id for sample in found if samples.source_hash(sample) in asked]
+        asked = {samples.task_hash(sample) for sample in test.items}
+        same = [sample.id for sample in found if samples.task_hash(sample) in asked]
         if same:
             raise DataError(
                 f"{len(same)} train samples of {dataset.name} are test samples, too, first "

@@ -8,22 +8,28 @@ from __future__ import annotations
 
 import itertools
 import json
+import logging
 import math
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 
-from vlmbench.errors import CheckpointError
+from vlmbench.errors import CheckpointError, NumericsError
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
     Batch = dict[str, Tensor]
+
+
+_LOG = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -76,8 +82,12 @@ def train(
     """Train `network` in place, resuming from `folder` where a state is saved.
 
     A step's batch comes in parts, each weighing the same, whose gradients add up.
-    `watch` is called after every step with its number and loss. Raises CheckpointError where the
-    saved state is damaged or of another network, ArithmeticError where the loss is not finite.
+    `watch` is called after every step with its number and loss. Where the state cannot be saved,
+    that is logged, and the training goes on.
+
+    Raises:
+        CheckpointError: the saved state is damaged or of another network.
+        NumericsError: the loss is not finite.
     """
     optimizers = _optimizers(network, plan)
     first = _resume(network, optimizers, folder)
@@ -98,7 +108,7 @@ def train(
         for step, parts in enumerate(loader, start=first):
             total = sum(pool.map(learn, parts, itertools.repeat(len(parts))))
             if not math.isfinite(total):
-                raise ArithmeticError(f"the loss of step {step} is {total}: lower the rate")
+                raise NumericsError(f"the loss of step {step} is {total}: lower the rate")
             torch.nn.utils.clip_grad_norm_(network.parameters(), plan.clip)
             for optimizer, rate in optimizers:
                 for group in optimizer.param_groups:
@@ -144,18 +154,26 @@ def _tensors(network: nn.Module, optimizers: Iterable[tuple[Any, float]]) -> dic
 
 
 def _save(network: nn.Module, optimizers: Any, folder: Path, done: int) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
     part = folder / "state.part"
-    save_file(_tensors(network, optimizers), part, metadata={"done": json.dumps(done)})
-    part.replace(folder / "state.safetensors")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        save_file(_tensors(network, optimizers), part, metadata={"done": json.dumps(done)})
+        part.replace(folder / "state.safetensors")
+    except (OSError, SafetensorError) as error:
+        with suppress(OSError):
+            part.unlink()
+        _LOG.warning(
+            "the training goes on, but what it has reached by step %d cannot be kept in %s: %s",
+            done,
+            folder,
+            error,
+        )
 
 
 def _resume(network: nn.Module, optimizers: Any, folder: Path) -> int:
     path = folder / "state.safetensors"
     if not path.exists():
         return 0
-    from safetensors import SafetensorError, safe_open
-
     try:
         with safe_open(path, "pt") as opened:
             done = int(json.loads(opened.metadata()["done"]))

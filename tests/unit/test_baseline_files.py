@@ -203,7 +203,7 @@ def test_where_a_baseline_is() -> None:
     )
     folder = Path("baselines")
     assert baseline.path_of(folder, "hub", cell) == folder / "hub/vqav2/qwen2_4bit.json"
-    assert baseline.path_of(folder, "hub", cell, "old") == folder / "hub/vqav2/old_4bit.json"
+    assert baseline.path_of(folder, "hub", cell, "a_b") == folder / "hub/vqav2/a_b.json"
 
 
 def test_saving_is_all_or_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,12 +11,15 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors import SafetensorError
 from torch import Tensor, nn
 from torch.utils import _pytree as tree
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from vlmbench import calibration
 from vlmbench.anatomy import Anatomy
 from vlmbench.calibration import Call, Calls, absmax, gram, inputs_of, walk, within
+from vlmbench.errors import UsageError
 
 WIDTH, WORDS, LAYERS = 8, 11, 3
 ANATOMY = Anatomy(vision=(), projector=(), decoder="", layers="blocks", head="head")
@@ -227,6 +230,18 @@ def test_what_a_change_raises_leaves_no_files(temporary: Path) -> None:
     with pytest.raises(ValueError, match="no"):
         list(changed())
     gc.collect()
+    assert not list(temporary.iterdir())
+
+
+def test_where_there_is_no_room_one_is_told(
+    temporary: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(tensors: Any, path: Path) -> None:
+        raise SafetensorError("I/O error: No space left on device (os error 28)")
+
+    monkeypatch.setattr(calibration, "save_file", full)
+    with pytest.raises(UsageError, match=r"No space left.*Make room, or let TMPDIR name a folder"):
+        next(walk(Net(), ANATOMY, Lazy(1)))
     assert not list(temporary.iterdir())
 
 

@@ -13,15 +13,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from shipped_folders import Eager, bench
+from shipped_folders import Eager, bench, rewrite
 from transformers import ProcessorMixin, Qwen2VLForConditionalGeneration
 
 from vlmbench import shipping
+from vlmbench.bench import Bench
 from vlmbench.chain import Chain
 from vlmbench.compression.depth import DEPTH50
 from vlmbench.compression.precision import STORED
 from vlmbench.errors import CheckpointError, UsageError
 from vlmbench.models.qwen2 import QWEN2
+from vlmbench.options import Options, catalogued
 from vlmbench.spec import Source
 from vlmbench.variant import load
 
@@ -165,6 +167,25 @@ def test_where_the_new_cannot_be_put_the_old_stays(
         pass
     load(QWEN2, STORED, Source(str(copied)))
     assert [path for path in copied.parent.iterdir() if path.name.startswith(".")] == []
+
+
+@pytest.mark.parametrize(
+    ("parts", "recipe"),
+    [
+        ("rtn_w4a16", "rtn_w4a16"),
+        ("depth50 ft 4bit", "depth50_ft+4bit"),
+        ("qat 4bit", "qat4bit"),
+        ("depth25bi lowrank80 ft", "depth25bi+lowrank80_ft"),
+        ("depth50 stored", "depth50"),
+    ],
+)
+def test_it_is_held_against_what_it_has_been_through(parts: str, recipe: str, copied: Path) -> None:
+    told = [{"name": name, "recipe": "as it was"} for name in parts.split()]
+    rewrite("recipe.json", lambda before: before.update(parts=told))(copied)
+    for of, expected in (("qwen2", f"qwen2_{recipe}"), (None, "mine_stored")):
+        options = Options(models=(f"mine={copied}",), compressions=("stored",), baseline_of=of)
+        session = Bench(options, catalogued())
+        assert {session.baseline_path(cell).stem for cell in session.cells()} == {expected}
 
 
 def test_how_a_network_runs_is_not_written(tiny: Path, tmp_path: Path) -> None:

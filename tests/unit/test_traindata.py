@@ -64,13 +64,17 @@ def test_batches_are_prompts_with_answers(data: TrainSamples) -> None:
         batches[3]
 
 
+@pytest.mark.parametrize("told", ["alike", "otherwise"])
 def test_no_train_sample_is_a_test_sample(
-    data: TrainSamples, monkeypatch: pytest.MonkeyPatch
+    data: TrainSamples, told: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     test = samples.read(DATASETS["docvqa"], DATASETS["docvqa"].sources["embedded"], limit=3)
-    mixed = [*train_samples(DATASETS["docvqa"], "embedded", 2, 0), test.items[1]]
+    same = test.items[1]
+    if told == "otherwise":
+        same = replace(same, id="x", question=f" {same.question.upper()}", references=("else",))
+    mixed = [*train_samples(DATASETS["docvqa"], "embedded", 2, 0), same]
     monkeypatch.setattr(traindata, "train_samples", lambda *wanted: mixed)
-    with pytest.raises(DataError, match=rf"1 train samples of docvqa.*first '{test.items[1].id}'"):
+    with pytest.raises(DataError, match=rf"1 train samples of docvqa.*first '{same.id}'"):
         data.batches(Mixture(3, ("docvqa",)))
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +13,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from vlmbench import training
-from vlmbench.errors import CheckpointError
+from vlmbench.errors import CheckpointError, NumericsError
 from vlmbench.training import Plan, train
 
 
@@ -115,12 +117,40 @@ def test_what_is_frozen_stays(tmp_path: Path) -> None:
 
 def test_a_loss_that_is_no_number_stops_it(tmp_path: Path) -> None:
     net = Net()
-    with pytest.raises(ArithmeticError, match="the loss of step 5 is nan: lower the rate"):
+    with pytest.raises(NumericsError, match="the loss of step 5 is nan: lower the rate"):
         train(net, poisoned_at, net.loss, PLANS["muon"], folder=tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["state.safetensors"]
     resumed, later = taught(PLANS["muon"], tmp_path)
     assert min(later) == 4
     assert all(parameter.isfinite().all() for parameter in resumed.parameters())
+
+
+@pytest.mark.parametrize("plan", PLANS.values(), ids=PLANS)
+def test_where_no_state_can_be_kept_it_goes_on(
+    plan: Plan, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    whole, _ = taught(plan, tmp_path / "kept")
+    (tmp_path / "file").touch()
+    unkept, _ = taught(plan, tmp_path / "file" / "folder")
+    assert equal(unkept, whole)
+    assert "goes on, but what it has reached by step" in caplog.text
+
+
+def test_a_disk_that_fills_up_leaves_the_last_state(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    saved: list[Path] = []
+
+    def full(tensors: Any, path: Path, **more: Any) -> None:
+        save_file(tensors, path, **more)
+        saved.append(path)
+        if len(saved) > 1:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(training, "save_file", full)
+    taught(PLANS["adamw"], tmp_path)
+    assert len(saved) > 1
+    assert [path.name for path in tmp_path.iterdir()] == ["state.safetensors"]
 
 
 @pytest.mark.parametrize("other", [Net(4), nn.Sequential(Net())])

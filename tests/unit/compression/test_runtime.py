@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from dataclasses import replace
-from functools import partialmethod
+from functools import partial, partialmethod
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ from vlmbench.compression.runtime import COMPILE, EAGER, FLASH, OFFLOAD, OFFLOAD
 from vlmbench.errors import UsageError
 from vlmbench.models.qwen2 import QWEN2
 from vlmbench.offloading import placement
-from vlmbench.packed import Int4Linear
+from vlmbench.packed import Int4Linear, Int8Linear
 from vlmbench.saving import write
 from vlmbench.spec import Maker, Runtime, Source
 from vlmbench.variant import Variant, load
@@ -141,24 +141,35 @@ def test_the_decoder_is_compiled_once_for_all_lengths(monkeypatch: pytest.Monkey
     assert list(network.state_dict()) == list(plain.state_dict())
 
 
+PACKED: dict[str, tuple[Any, int]] = {
+    "int4": (Int4Linear.of, 2),  # few tokens and many are multiplied by other products
+    "int8 token": (partial(Int8Linear.of, weights="row", activations="token"), 1),
+    "int8 group": (partial(Int8Linear.of, weights="group", activations="group"), 1),
+}
+
+
 @torch.inference_mode()
-def test_packed_codes_break_no_graph(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each layer would be a graph of its own, compiled anew until the compiler gives up."""
+@pytest.mark.parametrize(("packed", "graphs"), PACKED.values(), ids=PACKED)
+def test_packed_codes_break_no_graph(
+    packed: Any, graphs: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each layer, or length, would be a graph, compiled anew until the compiler gives up."""
     from torch._dynamo.utils import counters
 
     whole = partialmethod(torch.nn.Module.compile, backend="eager")
     monkeypatch.setattr(torch.nn.Module, "compile", whole)
     torch.manual_seed(0)
-    layers = torch.nn.Sequential(*(Int4Linear.of(torch.nn.Linear(128, 128)) for _ in range(3)))
+    layers = torch.nn.Sequential(*(packed(torch.nn.Linear(256, 256)) for _ in range(3)))
     decoder = torch.nn.ModuleDict({"inner": layers})
     decoder.forward = layers.forward  # torch's own modules are never compiled alone
     network = torch.nn.ModuleDict({"decoder": decoder})
-    states = torch.randn(2, 5, 128)
-    plain = copy.deepcopy(layers)(states)
+    states = [torch.randn(2, length, 256) for length in (5, 7, 300, 900)]
+    plain = [copy.deepcopy(layers)(some) for some in states]
     COMPILE.apply(network, replace(QWEN2.anatomy, decoder="decoder"))
     counters.clear()
-    assert torch.equal(network["decoder"](states), plain)
-    assert counters["stats"]["unique_graphs"] == 1 and not counters["graph_break"]
+    for some, expected in zip(states, plain, strict=True):
+        assert_close(network["decoder"](some), expected)
+    assert counters["stats"]["unique_graphs"] == graphs and not counters["graph_break"]
 
 
 @pytest.mark.soak  # minutes, where cores are few
