@@ -33,7 +33,7 @@ def finetune(network: Any, anatomy: Anatomy, data: TrainData, tuning: FineTune) 
     device = next(network.parameters()).device
     plan = Plan(
         steps=tuning.epochs * len(batches),
-        adamw_rate=tuning.rate,
+        adamw_rate=tuning.rate * min(1.0, tuning.width / _width(network, anatomy)),
         save_every=_SAVE_EVERY,
         half=device.type == "cuda" or torch.cpu._is_amx_tile_supported(),
     )
@@ -59,6 +59,12 @@ def finetune(network: Any, anatomy: Anatomy, data: TrainData, tuning: FineTune) 
             watch=_bar(tuning.name, plan.steps),
             device=str(device),
         )
+
+
+def _width(network: nn.Module, anatomy: Anatomy) -> int:
+    """What the decoder's first linear takes: its hidden size."""
+    layers = network.get_submodule(anatomy.layers)
+    return next(m.in_features for m in layers.modules() if isinstance(m, nn.Linear))
 
 
 @contextmanager

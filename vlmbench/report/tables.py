@@ -65,11 +65,23 @@ SECTIONS = (
         "SmoothQuant by granularity",
         tuple("32bit w8a8_tensor sq_w8a8_tensor sq_w8a8_token sq_w8a8_group sq_w4a4_group".split()),
     ),
-    Section("whitened", "Whitened against plain low rank", ("32bit", "lowrankp60", "lowrankp60w")),
+    Section(
+        "whitened",
+        "Whitened against plain low rank",
+        ("32bit", "lowrankp60", "lowrankp60w", "lowrank80", "lowrank80w"),
+    ),
     Section(
         "influence",
         "Block influence against every other layer",
         ("32bit", "depth50", "depth50bi", "depth50_ft", "depth50bi_ft"),
+    ),
+    Section(
+        "chains",
+        "Quantized with the decoder alone, and after fine-tuning",
+        (
+            *"32bit 8bit lm8bit 4bit lm4bit qat4bit depth50_ft depth50_ft+4bit".split(),
+            *"lowrank80_ft lowrank80_ft+8bit lowrank80_ft+4bit".split(),
+        ),
     ),
 )
 

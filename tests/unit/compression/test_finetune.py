@@ -16,7 +16,8 @@ from subjects import Subjects
 from torch import nn
 
 from vlmbench import finetuning
-from vlmbench.compression.finetune import FT, LORA, ON_DOCVQA, ON_SCIENCEQA, ON_VQAV2
+from vlmbench.catalogue import compressions, models
+from vlmbench.compression.finetune import FT, LORA, FineTune
 from vlmbench.compression.lowrank import LOWRANK80
 from vlmbench.compression.sparsity import PRUNE24
 from vlmbench.errors import UsageError
@@ -29,16 +30,26 @@ from vlmbench.spec import Maker, Mixture
 
 
 def test_are_makers_that_promise_float32() -> None:
-    recipes = (FT, LORA, ON_DOCVQA, ON_VQAV2, ON_SCIENCEQA)
-    names = ["ft", "lora", "ft_on_docvqa", "ft_on_vqav2", "ft_on_scienceqa"]
-    assert [recipe.name for recipe in recipes] == names
+    single = {f"ft_on_{name}": (name,) for name in models()["qwen2"].datasets}
+    recipes = [compressions()[name] for name in ("ft", "lora", *single)]
+    assert recipes[:2] == [FT, LORA]
     assert all(isinstance(one, Maker) and one.storage("decoder") == "float32" for one in recipes)
-    assert [one.mixture.datasets for one in recipes[2:]] == [
-        ("docvqa",),
-        ("vqav2",),
-        ("scienceqa",),
-    ]
-    assert FT.mixture.datasets == ()
+    assert [one.mixture.datasets for one in recipes] == [(), (), *single.values()]
+
+
+@pytest.mark.parametrize("share", [0.25, 1.0, 4.0])
+def test_a_wider_decoder_takes_smaller_steps(
+    share: float, subjects: Subjects, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    subject, plans = subjects.of("qwen2"), []
+    width = subject.network.config.text_config.hidden_size
+    monkeypatch.setattr(FineTune, "width", int(share * width))
+    monkeypatch.setattr(
+        finetuning, "train", lambda network, at, loss, plan, **more: plans.append(plan)
+    )
+    for begun in (subject.network, subjects.made("qwen2", LOWRANK80)):
+        taught(QUICK, subject, tmp_path, begun)
+    assert [plan.adamw_rate for plan in plans] == [QUICK.rate * min(1.0, share)] * 2
 
 
 @pytest.mark.parametrize("name", ["qwen2", "phi3_5", "blip2"])
