@@ -6,7 +6,7 @@ import atexit
 import shutil
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
@@ -114,17 +114,25 @@ class _Making:
             with self.store.alone(key) if key else nullcontext():
                 found = self.store.checkpoint(key) if key and not self.fresh else None
                 took = self.store.seconds(key) if key and found else 0.0
-                kept, took = (found, took) if found else self._made(so_far, key, kept)
+                kept, took = (
+                    (found, took) if found else self._made(so_far, key, kept, makers[count:])
+                )
             seconds += took
         return kept, seconds
 
-    def _made(self, so_far: Chain, key: str | None, kept: Path | None) -> tuple[Path, float]:
+    def _made(
+        self, so_far: Chain, key: str | None, kept: Path | None, following: Sequence[Compression]
+    ) -> tuple[Path, float]:
         """What the last of these makers makes of the checkpoint in `kept`, or of the source."""
         maker: Any = so_far.parts[-1]
         begun = variant.load(self.model, FLOAT32, self.source, device=self.device, kept=kept)
         work = self.store.work(key) if key else self._temporary()
         assert self.data is not None, "a maker needs something to learn from"
         anatomy = self.model.anatomy
+        if getattr(maker, "trains", False):
+            for later in following:  # which would refuse after minutes what can be refused now
+                if fits := getattr(later, "fits", None):
+                    fits(begun.network, anatomy)
         start = time.perf_counter()
         maker.make(begun.network, anatomy, self.data(self.model, begun.processor, work))
         seconds = time.perf_counter() - start

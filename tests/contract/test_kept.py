@@ -10,6 +10,8 @@ from vlmbench.answering import answer
 from vlmbench.artifacts import Store
 from vlmbench.catalogue import compressions, models
 from vlmbench.compression.bnb import LM_NF4, BitsAndBytes
+from vlmbench.compression.finetune import FineTune
+from vlmbench.errors import UsageError
 from vlmbench.prompting import turn
 from vlmbench.selection import compression
 from vlmbench.variant import load
@@ -52,6 +54,19 @@ def test_how_long_it_took_to_make_is_kept_with_it(tmp_path, recipe):
     parts = [model, made, source, store, lambda *_: None]
     one, two = (compressed.load_once(*parts, device="cpu", dtype=None) for _ in range(2))
     assert one.made_s == two.made_s > 0.0
+
+
+@pytest.mark.parametrize("recipe", ["awq_w4a16", "sq_w8a8_group"])
+def test_what_cannot_be_packed_is_told_before_it_is_trained(tmp_path, monkeypatch, recipe):
+    def trained(*parts):
+        raise AssertionError("minutes are gone by now")
+
+    monkeypatch.setattr(FineTune, "make", trained)
+    made = compression(f"lowrank80_ft+{recipe}", compressions())
+    model, store = models()["qwen2"], Store(tmp_path)
+    source, data = model.sources["embedded"], lambda *_: None
+    with pytest.raises(UsageError, match=rf"{recipe}: .* input channels cannot be split"):
+        compressed.load_once(model, made, source, store, data, device="cpu", dtype=None)
 
 
 def test_weights_left_on_disk_are_there_though_nothing_can_be_kept(embedded, tmp_path):

@@ -81,13 +81,18 @@ class WeightOnly:
         """What is not packed is bfloat16, and so are activations."""
         return {"dtype": "bfloat16"}
 
+    def fits(self, model: nn.Module, anatomy: Anatomy) -> None:
+        """Refuse a decoder that cannot be split into groups, before anything is done to it."""
+        from vlmbench.scaling import check_groups
+
+        check_groups(model, anatomy.layers, self.name)
+
     def make(self, model: nn.Module, anatomy: Anatomy, data: TrainData) -> None:
         """Prepare each layer by what it sees, then round it."""
         from vlmbench.calibration import walk
         from vlmbench.rounding import round_layer
-        from vlmbench.scaling import check_groups
 
-        check_groups(model, anatomy.layers, self.name)
+        self.fits(model, anatomy)
         if self.preparation:
             for visit in walk(model, anatomy, data.batches(self.mixture)):
                 self.preparation.prepare(visit, anatomy.feeds, self.bits)

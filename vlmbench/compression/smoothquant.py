@@ -39,13 +39,19 @@ class SmoothQuant:
         """What is not quantized is bfloat16."""
         return {"dtype": "bfloat16"}
 
-    def make(self, model: nn.Module, anatomy: Anatomy, data: TrainData) -> None:
-        """Smooth each layer by what it sees, then quantize it."""
-        from vlmbench.calibration import absmax, inputs_of, walk
-        from vlmbench.scaling import check_groups, linears_of
+    def fits(self, model: nn.Module, anatomy: Anatomy) -> None:
+        """Refuse a decoder that cannot be split into groups, before anything is done to it."""
+        from vlmbench.scaling import check_groups
 
         if self.bits == 4 or "group" in (self.weights, self.activations):
             check_groups(model, anatomy.layers, self.name)
+
+    def make(self, model: nn.Module, anatomy: Anatomy, data: TrainData) -> None:
+        """Smooth each layer by what it sees, then quantize it."""
+        from vlmbench.calibration import absmax, inputs_of, walk
+        from vlmbench.scaling import linears_of
+
+        self.fits(model, anatomy)
         for visit in walk(model, anatomy, data.batches(self.mixture)):
             largest = inputs_of(visit.layer, linears_of(visit.layer), visit.calls, absmax)
             if self.smooth:
