@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -38,6 +38,10 @@ if TYPE_CHECKING:
 
     Reduce = Callable[[Tensor | None, Tensor], Tensor]
     """(what there is so far, inputs [tokens, dim] of one batch) -> what there is now."""
+
+
+_ARRIVAL = 1e-2
+"""Relative difference from which on hidden states are others; sums rounded otherwise make less."""
 
 
 @dataclass(frozen=True)
@@ -133,13 +137,19 @@ def walk(
     """Visit every decoder layer in order, with the calls that `batches` of inputs lead to.
 
     Files are in a temporary folder (TMPDIR), deleted when the walk ends.
+
+    Raises:
+        UsageError: between layers, or to some alone, something is given that a walk cannot know.
     """
     network.eval()
     layers: Any = network.get_submodule(anatomy.layers)
+    expected = _in_one_piece(network, anatomy, layers, batches[0]) if len(batches) else []
     with tempfile.TemporaryDirectory(prefix="vlmbench-calibration-") as named:
         folder = Path(named)
         calls = Calls(folder / "0", _first_calls(network, anatomy, layers[0], batches))
         for index, layer in enumerate(layers):
+            if expected:
+                _check_arrival(layer, next(iter(calls)), expected[index])
             after = Calls(folder / str(index + 1), _passed(layer, calls))
             yield Visit(f"{anatomy.layers}.{index}", layer, calls, after)
             calls.delete()
@@ -198,17 +208,55 @@ def _first_calls(
 ) -> Iterator[Call]:
     for batch in batches:
         mask = batch.get("attention_mask")
-        real = torch.ones_like(batch["input_ids"]) if mask is None else mask
+        real = (torch.ones_like(batch["input_ids"]) if mask is None else mask).bool()
+        real = real.to(next(network.parameters()).device)
+        yield _caught(first, partial(_show, network, anatomy, batch), real)
 
-        def show(batch: Mapping[str, Any] = batch) -> None:
-            if anatomy.modules("head"):
-                shown = {name: value for name, value in batch.items() if name != "labels"}
-                network(**shown, use_cache=False)
-            else:
-                # One that chooses reads texts apart from pictures.
-                network.get_text_features(batch["input_ids"], batch.get("attention_mask"))
 
-        yield _caught(first, show, real.bool())
+def _show(network: Any, anatomy: Anatomy, batch: Mapping[str, Any]) -> None:
+    device = next(network.parameters()).device
+    moved = {name: value.to(device) for name, value in batch.items() if name != "labels"}
+    if anatomy.modules("head"):
+        network(**moved, use_cache=False)
+    else:
+        # One that chooses reads texts apart from pictures.
+        network.get_text_features(moved["input_ids"], moved.get("attention_mask"))
+
+
+@torch.no_grad()
+def _in_one_piece(
+    network: Any, anatomy: Anatomy, layers: Sequence[nn.Module], batch: Mapping[str, Any]
+) -> list[Tensor]:
+    """The last token, [dim], that every layer is called with where the network runs as it is."""
+    seen: list[Tensor] = []
+
+    def note(layer: nn.Module, args: tuple[Any, ...]) -> None:
+        seen.append(_last_token(args[0]))
+        if layer is layers[-1]:
+            raise _Stop
+
+    hooks = [layer.register_forward_pre_hook(note) for layer in layers]
+    try:
+        with suppress(_Stop):
+            _show(network, anatomy, batch)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return seen
+
+
+def _check_arrival(layer: nn.Module, call: Call, expected: Tensor) -> None:
+    missed = (_last_token(call.hidden) - expected).norm() / expected.norm()
+    if not missed < _ARRIVAL:
+        raise UsageError(
+            f"{type(layer).__name__}: layers one after another make other hidden states than the "
+            f"network does ({float(missed):.0%} off): it gives some of them what others do not "
+            "get, or adds to what is between them. Take a recipe that needs no calibration."
+        )
+
+
+def _last_token(hidden: Tensor) -> Tensor:
+    return hidden.detach().reshape(-1, hidden.shape[-1])[-1].clone()
 
 
 class _Stop(Exception):

@@ -81,6 +81,11 @@ def take(network: nn.Module, anatomy: Anatomy) -> Census:
         if isinstance(module, nn.Linear) and _place(_weight(module)) not in seen:
             sizes = _count([_weight(module)], seen), _count(_state(module), seen)
             linears[_owner(anatomy, name)].append((module, *sizes))
+    for matrix in network.get_submodule(anatomy.layers).parameters():
+        if matrix.ndim > 1 and _place(matrix) not in seen:  # as experts in one tensor are
+            stand_in = nn.Linear(matrix.shape[-1], matrix[..., 0].numel(), False, device="meta")
+            stand_in.weight = matrix
+            linears["decoder"].append((stand_in, _count([matrix], seen), 0))
     holdings = {name: _holding(members) for name, members in linears.items()}
     rest = [*network.parameters(), *network.buffers()]
     rest = [tensor for tensor in rest if _place(tensor) not in seen]

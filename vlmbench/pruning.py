@@ -78,10 +78,11 @@ def _configs(network: nn.Module, layers: str) -> list[Any]:
 
 
 def _shorten(config: Any, kept: Sequence[int]) -> None:
-    types = getattr(config, "layer_types", None)
-    config.num_hidden_layers = len(kept)
-    if types is not None:
-        config.layer_types = [types[i] for i in kept]
+    """What it tells layer by layer follows: their kinds, which of them rotate positions, ..."""
+    count, config.num_hidden_layers = config.num_hidden_layers, len(kept)
+    for name, told in vars(config).items():
+        if isinstance(told, list | tuple) and len(told) == count:
+            setattr(config, name, type(told)(told[i] for i in kept))
 
 
 def _rename(config: Any, layers: str, kept: Sequence[int]) -> None:

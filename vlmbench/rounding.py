@@ -26,7 +26,9 @@ if TYPE_CHECKING:
 
 _LEAST = 1e-4
 """Of a factor before it is normalised, as in the reference."""
-_UNCLIPPED = ("q_proj", "k_proj", "qkv_proj")
+_UNCLIPPED = frozenset(
+    "q_proj k_proj qkv_proj query key query_key_value Wqkv wqkv c_attn qkv".split()
+)
 """What is multiplied with each other: clipping it would be felt twice."""
 
 
@@ -97,7 +99,7 @@ def clip(visit: Visit, bits: int, steps: int, *, least: float = 0.5) -> None:
     clipped = {
         name: linear
         for name, linear in linears_of(visit.layer).items()
-        if not {*name.split(".")} & {*_UNCLIPPED}  # factors stand below their linear
+        if not {*name.split(".")} & _UNCLIPPED  # factors stand below their linear
     }
 
     def add(before: Tensor | None, inputs: Tensor) -> Tensor:

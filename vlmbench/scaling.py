@@ -25,7 +25,10 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from vlmbench.anatomy import Feed
+    from vlmbench.calibration import Visit
 
+_UNCHANGED = 1e-2
+"""Relative change of what a layer adds, from which on it computes something else."""
 _LEAST = 1e-5
 """Least range of a channel: one that is never used would be divided by zero."""
 
@@ -67,8 +70,44 @@ def foldable(layer: nn.Module, feed: Feed) -> bool:
     source: Any = layer.get_submodule(feed.source)
     owner = layer.get_submodule(feed.source.rpartition(".")[0])
     shared = getattr(owner, "num_key_value_groups", 1) != 1
-    is_norm = not isinstance(source, nn.Linear) and getattr(source, "weight", None) is not None
-    return is_norm or (feed.source in plain and not shared)
+    if not isinstance(source, nn.Linear):
+        return multiplies(source)
+    return feed.source in plain and not shared
+
+
+@torch.no_grad()
+def multiplies(norm: Any) -> bool:
+    """Whether what a norm puts out is a multiple of its weight [dim], but for a bias.
+
+    Not where it has none, and not of Gemma's, which multiply with 1 + weight.
+    """
+    weight: Tensor | None = getattr(norm, "weight", None)
+    if weight is None or weight.ndim != 1:
+        return False
+    kept = weight.clone()
+    weight.zero_()
+    made: Tensor = norm(torch.arange(len(weight), dtype=weight.dtype, device=weight.device)[None])
+    weight.copy_(kept)
+    bias = getattr(norm, "bias", None)
+    return torch.equal(made[0], torch.zeros_like(made[0]) if bias is None else bias)
+
+
+@torch.no_grad()
+def check_folded(visit: Visit) -> None:
+    """Refuse a layer that computes something else since factors were folded into it.
+
+    Raises:
+        UsageError: the anatomy's feeds are not those of the architecture.
+    """
+    call, after = next(iter(visit.calls)), next(iter(visit.after)).hidden
+    missed = (call.run(visit.layer) - after).norm() / (after - call.hidden).norm()
+    if not missed < _UNCHANGED:
+        raise UsageError(
+            f"{visit.name}: factors folded by the anatomy's feeds change what "
+            f"{type(visit.layer).__name__} computes ({float(missed):.0%} off): a feed names a "
+            "source that is not all its linears take. Give the model's anatomy the feeds of its "
+            "architecture."
+        )
 
 
 def _check(layer: nn.Module, feed: Feed) -> None:
@@ -127,8 +166,7 @@ def evened(layers: Iterable[nn.Module], feeds: Iterable[Feed]) -> Iterator[None]
         (layer, feed, _loudness(gain.detach()))
         for layer in layers
         for feed in feeds
-        if (gain := getattr(layer.get_submodule(feed.source), "weight", None)) is not None
-        and gain.ndim == 1
+        if (gain := _gain(layer, feed)) is not None
     ]
     for layer, feed, factor in made:
         fold(layer, feed, factor)
@@ -139,6 +177,12 @@ def evened(layers: Iterable[nn.Module], feeds: Iterable[Feed]) -> Iterator[None]
         fold(layer, feed, 1 / factor)
         for linear in _taking(layer, feed):
             del linear.evened
+
+
+def _gain(layer: nn.Module, feed: Feed) -> Tensor | None:
+    _check(layer, feed)
+    source: Any = layer.get_submodule(feed.source)
+    return source.weight if multiplies(source) else None
 
 
 def _loudness(gain: Tensor) -> Tensor:

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
+from multiprocessing import get_start_method
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -91,9 +92,11 @@ def train(
     """
     optimizers = _optimizers(network, plan)
     first = _resume(network, optimizers, folder)
-    loader = torch.utils.data.DataLoader(
-        _Steps(batch_at, first, plan.steps), batch_size=None, num_workers=1, prefetch_factor=6
-    )
+    # Closures do not pass to a worker that is spawned: where none is forked, there is none.
+    ahead = {"num_workers": 1, "prefetch_factor": 6} if get_start_method() == "fork" else {}
+    steps = _Steps(batch_at, first, plan.steps)
+    loader: Iterable[list[Batch]]
+    loader = torch.utils.data.DataLoader(steps, batch_size=None, **ahead)
     network.train()
 
     def learn(part: Batch, of: int) -> float:

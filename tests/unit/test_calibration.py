@@ -13,12 +13,22 @@ import pytest
 import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils import _pytree as tree
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from vlmbench import calibration
 from vlmbench.anatomy import Anatomy
-from vlmbench.calibration import Call, Calls, absmax, gram, inputs_of, walk, within
+from vlmbench.calibration import (
+    Call,
+    Calls,
+    _first_calls,
+    absmax,
+    gram,
+    inputs_of,
+    walk,
+    within,
+)
 from vlmbench.errors import UsageError
 
 WIDTH, WORDS, LAYERS = 8, 11, 3
@@ -49,13 +59,15 @@ class Net(nn.Module):
         self.words = nn.Embedding(WORDS, WIDTH)
         self.blocks = nn.ModuleList(Layer() for _ in range(LAYERS))
         self.spare, self.head = Layer(), nn.Linear(WIDTH, WORDS)
+        self.turns, self.joins = (0.5,) * LAYERS, (0.0,) * LAYERS
 
     def forward(
         self, input_ids: Tensor, attention_mask: Tensor | None = None, *, use_cache: bool = True
     ) -> Any:
         hidden = self.words(input_ids)
-        for block in self.blocks:
-            hidden, _ = block(hidden, attention_mask, turn=(torch.full((1, WIDTH), 0.5), None))
+        for block, turn, join in zip(self.blocks, self.turns, self.joins, strict=True):
+            factors = torch.full((1, WIDTH), turn, device=hidden.device)
+            hidden, _ = block(hidden + join, attention_mask, turn=(factors, None))
         return self.head(hidden)
 
 
@@ -119,6 +131,25 @@ def test_nothing_behind_the_first_layer_is_run_to_begin_with() -> None:
     net = Net()
     net.head.register_forward_pre_hook(lambda *_: pytest.fail("the head was run"))
     assert len(list(walk(net, ANATOMY, [batch(0)]))) == LAYERS
+
+
+@pytest.mark.parametrize("given", ["turns", "joins"])
+def test_what_a_walk_cannot_know_is_refused(given: str) -> None:
+    """As where layers attend by turns, or visual features join behind the first ones."""
+    net = Net()
+    setattr(net, given, (*getattr(net, given)[:-2], 0.25, 0.25))
+    with pytest.raises(UsageError, match=r"Layer: layers one after another make other hidden"):
+        list(walk(net, ANATOMY, [batch(0)]))
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda:0"])
+def test_batches_go_to_where_the_network_is(device: str) -> None:
+    """Shapes and devices alone are computed: that takes no GPU."""
+    with FakeTensorMode():
+        with torch.device(device):
+            net = Net()
+        (first,) = _first_calls(net, ANATOMY, net.blocks[0], [batch(0)])
+    assert str(first.hidden.device) == str(first.real.device) == device
 
 
 def test_a_changed_layer_does_not_change_what_follows() -> None:

@@ -260,6 +260,16 @@ def test_a_linear_outside_the_anatomy_is_caught(loaded: Loaded) -> None:
     refused(census.take(network, ANATOMY), "16bit", "1 linears belong to no component")
 
 
+def test_a_matrix_that_is_no_linear_is_held_to_the_promise(loaded: Loaded) -> None:
+    """As experts in one tensor, which no recipe packs."""
+    network = loaded("4bit").network
+    experts = torch.empty(2, 8, 4, dtype=torch.bfloat16)
+    network.model.language_model.layers[1].experts = nn.Parameter(experts)
+    taken = census.take(network, ANATOMY)
+    assert taken.components["decoder"].shapes["16x4"] == 1
+    refused(taken, "4bit", "decoder: expected every linear as nf4", "1 bfloat16")
+
+
 def test_a_shared_weight_counts_once(loaded: Loaded) -> None:
     network = loaded("16bit").network
     first, second = network.model.language_model.layers

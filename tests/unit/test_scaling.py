@@ -10,12 +10,13 @@ import torch
 from torch import Tensor, nn
 
 from vlmbench.anatomy import LLAMA_LIKE, Feed
+from vlmbench.calibration import Call, Visit
 from vlmbench.errors import UsageError
 from vlmbench.layers import Factors
 from vlmbench.models.blip2 import OPT
 from vlmbench.models.clip import TEXT
 from vlmbench.models.phi3_5 import PHI3
-from vlmbench.scaling import evened, fold, foldable, linears_of, salient, smoothing
+from vlmbench.scaling import check_folded, evened, fold, foldable, linears_of, salient, smoothing
 
 WIDTH, HEADS = 32, 4
 SIZES = {"hidden_size": WIDTH, "intermediate_size": 48, "num_attention_heads": HEADS}
@@ -122,6 +123,36 @@ def test_what_is_replaced_or_has_no_weight_takes_no_factor() -> None:
     layer.self_attn_layer_norm = nn.LayerNorm(WIDTH, elementwise_affine=False)
     assert [foldable(layer, feed) for feed in OPT] == [False, True, True, False]
     assert "fc2.0" in linears_of(layer) and "fc2" not in linears_of(layer)
+
+
+def test_a_norm_of_one_plus_its_weight_takes_no_factor() -> None:
+    """Dividing the weights of Gemma's, which PaliGemma decodes with, divides no output."""
+    from transformers.models.gemma.modeling_gemma import GemmaRMSNorm
+
+    layer, run = made(llama)
+    for name in ("input_layernorm", "post_attention_layernorm"):
+        setattr(layer, name, GemmaRMSNorm(WIDTH).requires_grad_(False))
+        layer.get_submodule(name).weight.copy_(random(WIDTH) * 100)
+    before = run()
+    assert [foldable(layer, feed) for feed in LLAMA_LIKE] == [False, True, False, True]
+    with evened([layer], LLAMA_LIKE):
+        assert torch.equal(run(), before)
+
+
+def test_factors_that_change_what_a_layer_computes_are_refused() -> None:
+    """As of a norm that is said to feed what it does not feed alone."""
+    layer, _ = made(llama)
+    real = torch.ones(2, 6, dtype=torch.bool)
+    call = Call((random(2, 6, WIDTH),), {"position_embeddings": turned()}, real)
+    calls: Any = [call]
+    after: Any = [Call((call.run(layer),), {}, real)]
+    visit = Visit("layers.3", layer, calls, after)
+    for feed in LLAMA_LIKE:
+        fold(layer, feed, random(layer.get_submodule(feed.linears[0]).in_features).exp())
+        check_folded(visit)
+    fold(layer, Feed("input_layernorm", ("self_attn.q_proj",), "self_attn"), random(WIDTH).exp())
+    with pytest.raises(UsageError, match=r"layers\.3: .* change what LlamaDecoderLayer computes"):
+        check_folded(visit)
 
 
 @pytest.mark.parametrize("feed", [Feed("norm", ("fc1",), "fc1"), Feed("fc1", ("fc3",), "fc2")])

@@ -183,13 +183,13 @@ def test_an_interrupted_save_leaves_the_one_before(
     def half(tensors: dict[str, Tensor], path: Path, metadata: dict[str, str]) -> None:
         if metadata["done"] == "6":
             path.write_bytes(b"half")
-            raise OSError("No space left on device")
+            raise KeyboardInterrupt
         saved(tensors, path, metadata=metadata)
 
     whole, _ = taught(PLANS["muon"], tmp_path / "whole")
     with monkeypatch.context() as patched:
         patched.setattr(training, "save_file", half)
-        with pytest.raises(OSError, match="No space"):
+        with pytest.raises(KeyboardInterrupt):
             taught(PLANS["muon"], tmp_path / "stopped")
     resumed, later = taught(PLANS["muon"], tmp_path / "stopped")
     assert min(later) == 4

@@ -46,6 +46,7 @@ class Search:
             if scaling.foldable(visit.layer, feed):
                 factor = rounding.best_factor(visit, feed, bits, self.powers)
                 scaling.fold(visit.layer, feed, factor)
+        scaling.check_folded(visit)
         rounding.clip(visit, bits, self.shrinks)
 
 
@@ -65,6 +66,7 @@ class Salient:
                 mean = rounding.mean_magnitude(visit, feed)
                 factor = scaling.salient(mean, self.share, self.factor)
                 scaling.fold(visit.layer, feed, factor)
+        scaling.check_folded(visit)
 
 
 @dataclass(frozen=True)

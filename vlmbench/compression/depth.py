@@ -1,7 +1,7 @@
 """Decoder layers left out: every other one, or those that change least what they are given.
 
 Paper: ShortGPT (arXiv 2403.03853) for block influence. Meant to be followed by fine-tuning.
-Differs from the reference: the first and the last layer are always kept.
+Differs from the reference: by influence, the first and the last layer are always kept.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """Fine-tuning: what a decoder has lost by a recipe before it, it learns again from train samples.
 
 Loss, masking and prompts are those of evaluation: only the answer's tokens count. AdamW with a
-warm-up of 50 steps, weight decay 0.01, gradients clipped at 1.0, three epochs.
+warm-up of 50 steps, then a cosine down to 2 %, weight decay 0.01, gradients clipped at 1.0, three
+epochs; an answer counts by the root of its length (`finetuning.answer_loss`).
 
 Papers: arXiv 1711.05101 (AdamW), arXiv 2106.09685 (LoRA, through peft), arXiv 2203.03466 (muP: the
 wider the matrices, the smaller AdamW's steps).

@@ -2,7 +2,7 @@
 
 Papers: SVD-LLM (arXiv 2403.07378) for whitening. `lowrank80` retains 0.8 of the variance of each
 weight; `lowrank80w` of each output, on calibration samples. `lowrankp60` and `lowrankp60w` keep 0.6
-of the parameters instead, so that the two ways compare at one size.
+of the parameters of each linear that is replaced, so that the two ways compare at one size.
 Differs from the reference: ranks are whole multiples of what hardware likes; a linear that would
 grow is left as it is.
 """

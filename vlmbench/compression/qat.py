@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from vlmbench.compression.finetune import FineTune
+from vlmbench.errors import UsageError
 from vlmbench.spec import Anatomy, Component, TrainData
 
 if TYPE_CHECKING:
@@ -35,10 +36,19 @@ class QuantizationAware:
         return {"dtype": "float32"}
 
     def make(self, model: nn.Module, anatomy: Anatomy, data: TrainData) -> None:
-        """Train; the weights that were learnt are kept unrounded."""
+        """Train; the weights that were learnt are kept unrounded.
+
+        Raises:
+            UsageError: low-rank updates would be learnt beside rounded weights, and rounded later.
+        """
         from vlmbench.finetuning import finetune
         from vlmbench.nf4 import simulated
 
+        if self.tuning.lora_rank is not None:
+            raise UsageError(
+                f"{self.name}: low-rank updates would be learnt beside the rounded weights, and be "
+                "rounded with them later: another network. Fine-tune all weights."
+            )
         with simulated(model, anatomy):
             finetune(model, anatomy, data, self.tuning)
 

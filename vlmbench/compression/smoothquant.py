@@ -49,13 +49,14 @@ class SmoothQuant:
     def make(self, model: nn.Module, anatomy: Anatomy, data: TrainData) -> None:
         """Smooth each layer by what it sees, then quantize it."""
         from vlmbench.calibration import absmax, inputs_of, walk
-        from vlmbench.scaling import linears_of
+        from vlmbench.scaling import check_folded, linears_of
 
         self.fits(model, anatomy)
         for visit in walk(model, anatomy, data.batches(self.mixture)):
             largest = inputs_of(visit.layer, linears_of(visit.layer), visit.calls, absmax)
             if self.smooth:
                 largest |= _smoothed(visit.layer, anatomy, largest)
+                check_folded(visit)
             self._quantize(model, visit, largest)
 
     def _quantize(self, model: nn.Module, visit: Visit, largest: dict[str, Tensor]) -> None:

@@ -73,6 +73,21 @@ def test_a_configuration_of_its_own_follows(subjects: Subjects) -> None:
     assert [config.num_hidden_layers for config in configs] == [left] * 3
 
 
+def test_what_is_told_of_each_layer_follows(subjects: Subjects) -> None:
+    """As which layers turn by position; what is no list of layers stays."""
+    subject = subjects.of("qwen2")
+    network = copy.deepcopy(subject.network)
+    config = network.get_submodule(subject.anatomy.decoder).config
+    count = config.num_hidden_layers
+    told = {"kinds": list(range(count)), "pair": tuple("abcdefgh"[:count]), "other": [1] * 99}
+    for name, value in told.items():
+        setattr(config, name, value)
+    DEPTH50.make(network, subject.anatomy, NO_DATA)
+    kept = range(0, count, 2)
+    assert config.kinds == list(kept) and config.other == told["other"]
+    assert config.pair == tuple(told["pair"][i] for i in kept)
+
+
 @pytest.mark.parametrize("name", WRITERS)
 def test_generates_with_a_cache_as_without(subjects: Subjects, name: str) -> None:
     network = subjects.made(name, DEPTH50)

@@ -16,7 +16,8 @@ from torch import nn
 
 from vlmbench.catalogue import models
 from vlmbench.compression.bnb import NF4
-from vlmbench.compression.qat import QAT
+from vlmbench.compression.qat import QAT, QuantizationAware
+from vlmbench.errors import UsageError
 from vlmbench.models.qwen2 import QWEN2
 from vlmbench.nf4 import quantizable, rounded, simulated, take_any_shape, unpacked
 from vlmbench.scaling import evened
@@ -56,8 +57,15 @@ def test_rounds_float32_weights_as_the_loader_does(tiny: Path) -> None:
         assert not torch.equal(weight, weight.bfloat16().float())
 
 
+def test_low_rank_updates_are_refused(subjects: Subjects) -> None:
+    subject = subjects.of("qwen2")
+    recipe = QuantizationAware("qat", replace(QUICK, lora_rank=2))
+    with pytest.raises(UsageError, match="beside the rounded weights, and be rounded with them"):
+        recipe.make(subject.network, subject.anatomy, subject.data)
+
+
 def test_a_simulated_network_is_one_of_rounded_weights(subjects: Subjects) -> None:
-    subject, recipe = subjects.of("qwen2"), subjects.of("qwen2").data
+    subject = subjects.of("qwen2")
     network = taught(replace(QUICK, epochs=0), subject, Path("unused"))  # a copy
     before, names = seen(network, subject.padded), list(network.state_dict())
     with simulated(network, subject.anatomy):
@@ -70,7 +78,7 @@ def test_a_simulated_network_is_one_of_rounded_weights(subjects: Subjects) -> No
             linear: Any = network.get_submodule(name)
             linear.weight.copy_(rounded(linear.weight))
     assert torch.equal(obtained, seen(network, subject.padded))
-    assert not torch.equal(obtained, before) and recipe
+    assert not torch.equal(obtained, before)
 
 
 def test_what_is_stored_is_what_is_rounded(subjects: Subjects) -> None:
