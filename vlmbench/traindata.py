@@ -74,6 +74,8 @@ class TrainSamples:
 def train_samples(dataset: Dataset, tier: str, count: int, seed: int) -> list[Sample]:
     """The first `count` samples of a train split, in an order that `seed` gives.
 
+    All of a split that has fewer, but half of them: fine-tuning sees each several times.
+
     Raises:
         DataError: the data set has no train split in the tier, or too small a one.
     """
@@ -90,9 +92,10 @@ def train_samples(dataset: Dataset, tier: str, count: int, seed: int) -> list[Sa
             f"{dataset.name} has no train split in tier {tier!r}: nothing can be learnt from it. "
             "Give the data set one (Dataset.train)."
         )
-    if len(items) < count:
+    if 2 * len(items) < count:
         raise DataError(
-            f"the train split of {dataset.name} has {len(items)} samples, the recipe wants {count}"
+            f"the train split of {dataset.name} has {len(items)} samples, the recipe wants "
+            f"{count}, or half of them at least"
         )
     return items[:count]
 

@@ -93,7 +93,8 @@ def train(
     optimizers = _optimizers(network, plan)
     first = _resume(network, optimizers, folder)
     # Closures do not pass to a worker that is spawned: where none is forked, there is none.
-    ahead = {"num_workers": 1, "prefetch_factor": 6} if get_start_method() == "fork" else {}
+    forks = get_start_method() == "fork"
+    ahead: dict[str, Any] = {"num_workers": 1, "prefetch_factor": 6} if forks else {}
     steps = _Steps(batch_at, first, plan.steps)
     loader: Iterable[list[Batch]]
     loader = torch.utils.data.DataLoader(steps, batch_size=None, **ahead)

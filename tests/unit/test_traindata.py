@@ -89,7 +89,9 @@ def test_a_train_split_of_ones_own(tmp_path: Path) -> None:
     first, second = (train_samples(mine, "embedded", 20, seed) for seed in (0, 1))
     assert len(first) == 20 and first != second
     assert first == train_samples(mine, "embedded", 20, 0)
-    with pytest.raises(DataError, match="has 100 samples, the recipe wants 101"):
-        train_samples(mine, "embedded", 101, 0)
+    everything = train_samples(mine, "embedded", 200, 0)
+    assert len(everything) == 100 and everything[:20] == first
+    with pytest.raises(DataError, match="has 100 samples, the recipe wants 201, or half"):
+        train_samples(mine, "embedded", 201, 0)
     with pytest.raises(DataError, match="docvqa has no train split in tier 'hub'"):
         train_samples(replace(mine, train={}), "hub", 1, 0)

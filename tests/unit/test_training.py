@@ -107,6 +107,16 @@ def test_a_batch_in_parts_teaches_what_the_whole_does(tmp_path: Path) -> None:
         assert torch.allclose(one, other, atol=1e-4)
 
 
+def test_without_a_worker_it_teaches_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole, losses = taught(PLANS["adamw"], tmp_path / "forked")
+    monkeypatch.setattr(training, "get_start_method", lambda: "spawn")
+    monkeypatch.setattr(os, "fork", lambda: pytest.fail("a worker was forked"))
+    alone, again = taught(PLANS["adamw"], tmp_path / "alone")
+    assert equal(alone, whole) and again == losses
+
+
 def test_what_is_frozen_stays(tmp_path: Path) -> None:
     net = Net()
     net.embed_tokens.requires_grad_(False)
