@@ -41,7 +41,7 @@ LAYERS = [
     {"options", "compressed"},
     {"selection"},
     {"bench"},
-    {"describe", "report", "shipping", "speed"},
+    {"describe", "listing", "report", "shipping", "speed"},
     {"cli", "hookspecs", "probe", "pytest_cells", "pytest_options", "pytest_workers"},
     {"plugin"},
 ]
