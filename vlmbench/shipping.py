@@ -41,7 +41,7 @@ def compress(bench: Bench, out: Path, *, force: bool = False) -> str:
     with unfinished(out, force=force) as part:
         variant = bench.variant(model, recipe)
         write(variant, part)
-        said = _summary(variant, out)
+        said = _summary(variant, out, bench.options.tier)
         del variant  # before it is loaded again
         there = {bench.options.tier: Source(str(part))}
         bench.variant(replace(model, sources=there), STORED)
@@ -213,7 +213,7 @@ def _put(part: Path, goal: Path) -> None:
     shutil.rmtree(old, ignore_errors=True)
 
 
-def _summary(variant: Variant, out: Path) -> str:
+def _summary(variant: Variant, out: Path, tier: str) -> str:
     census = variant.census
     lines = [
         f"{out}: {variant.file_bytes / 1e6:.1f} MB of weights, "
@@ -224,8 +224,11 @@ def _summary(variant: Variant, out: Path) -> str:
         bits = f"{held.bits_per_weight:6.2f} bits a weight"
         lines.append(f"  {name:10} {bits}  {f'linears: {kinds}' if kinds else ''}".rstrip())
     where = shlex.quote(f"mine={out}")
-    lines.append(
+    hub = "" if tier == "embedded" else f" --tier {tier}"
+    lines += [
         "Evaluate it:  pytest tests/benchmarks/test_regression.py "
-        f"--model {where} --compression stored --baseline-new"
-    )
+        f"--model {where} --compression stored{hub} --baseline-new",
+        f"With --baseline-of {variant.model.name} in place of --baseline-new it is held against "
+        f"what {variant.model.name} scored under {variant.compression.name}.",
+    ]
     return "\n".join(lines) + "\n"

@@ -31,15 +31,19 @@ def test_what_it_says(tiny: Path, tmp_path: Path, capfd: pytest.CaptureFixture[s
     assert cli.main(command) == 0
     said = capfd.readouterr()
     assert said.err == ""
-    first, *components, last = said.out.splitlines()
+    first, *components, command, other = said.out.splitlines()
     assert re.fullmatch(r".*my out: \d+\.\d MB of weights, \d+\.\d MB in memory", first)
     names = [line.split()[0] for line in components]
     assert names == ["vision", "projector", "decoder", "head", "other"]
     assert re.fullmatch(r"  decoder +4\.\d\d bits a weight  linears: 14 nf4", components[2])
-    assert last == (
+    assert command == (
         "Evaluate it:  pytest tests/benchmarks/test_regression.py "
         f"--model 'mine={tmp_path}/my out' "
         "--compression stored --baseline-new"
+    )
+    assert other == (
+        "With --baseline-of mine in place of --baseline-new it is held against what mine scored "
+        "under 4bit."
     )
 
 
