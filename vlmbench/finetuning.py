@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import math
+import os
+import sys
 import warnings
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext, suppress
+from pathlib import Path
 from random import Random
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO
 
 import torch
 from torch import Tensor, nn
@@ -25,6 +28,7 @@ if TYPE_CHECKING:
 
 _STEP = "step"
 _SAVE_EVERY = 50
+_TERMINAL = Path("/dev/tty")
 
 
 def finetune(network: Any, anatomy: Anatomy, data: TrainData, tuning: FineTune) -> None:
@@ -49,14 +53,15 @@ def finetune(network: Any, anatomy: Anatomy, data: TrainData, tuning: FineTune) 
         torch.manual_seed(tuning.mixture.seed + int(batch.pop(_STEP)))
         return answer_loss(network, batch)
 
-    with _threads(), _learner(network, anatomy, tuning) as learner:
+    bar = _bar(tuning.name, plan.steps)
+    with _threads(), _learner(network, anatomy, tuning) as learner, bar as watch:
         train(
             learner,
             batch_at,
             loss,
             plan,
             folder=data.work / tuning.name,
-            watch=_bar(tuning.name, plan.steps),
+            watch=watch,
             device=str(device),
         )
 
@@ -143,16 +148,33 @@ def _peft() -> Any:
     return peft
 
 
-def _bar(name: str, steps: int) -> Any:
+@contextmanager
+def _bar(name: str, steps: int) -> Iterator[Callable[[int, float], None]]:
     from tqdm import tqdm
 
-    bar = tqdm(total=steps, desc=name, unit="step", mininterval=5, leave=False)
+    with _screen() as screen:
+        bar = tqdm(total=steps, desc=name, unit="step", mininterval=5, leave=False, file=screen)
 
-    def watch(step: int, loss: float) -> None:
-        bar.n = step + 1
-        bar.set_postfix(loss=f"{loss:.3f}" if math.isfinite(loss) else "not finite", refresh=False)
-        bar.update(0)
-        if step + 1 == steps:
-            bar.close()
+        def watch(step: int, loss: float) -> None:
+            bar.n = step + 1
+            told = f"{loss:.3f}" if math.isfinite(loss) else "not finite"
+            bar.set_postfix(loss=told, refresh=False)
+            bar.update(0)
 
-    return watch
+        with bar:
+            yield watch
+
+
+@contextmanager
+def _screen() -> Iterator[TextIO]:
+    """Standard error; where pytest captures it, the terminal that somebody may watch.
+
+    Not in several workers, whose bars would mix, and not on CI.
+    """
+    hidden = "PYTEST_CURRENT_TEST" in os.environ
+    terminal = None
+    if hidden and not any(map(os.environ.get, ("CI", "PYTEST_XDIST_WORKER"))):
+        with suppress(OSError):
+            terminal = _TERMINAL.open("w")
+    with terminal or nullcontext(sys.stderr) as screen:
+        yield screen

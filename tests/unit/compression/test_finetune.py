@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import sys
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from statistics import fmean
@@ -95,17 +96,37 @@ def test_goes_on_as_if_it_had_never_stopped(
         if step == 6:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(finetuning, "_bar", lambda name, steps: stop)
+    monkeypatch.setattr(finetuning, "_bar", lambda name, steps: nullcontext(stop))
     with pytest.raises(KeyboardInterrupt):
         taught(QUICK, subject, tmp_path / "stopped", begun)
     seen: list[int] = []
     monkeypatch.setattr(
-        finetuning, "_bar", lambda name, steps: lambda step, loss: seen.append(step)
+        finetuning, "_bar", lambda name, steps: nullcontext(lambda step, loss: seen.append(step))
     )
     resumed = taught(QUICK, subject, tmp_path / "stopped", begun)
     assert seen == list(range(4, 12))
     assert not changed(resumed, whole)
     assert changed(whole, taught(QUICK, subject, tmp_path / "without"))
+
+
+@pytest.mark.parametrize("unwatched", ["", "CI", "PYTEST_XDIST_WORKER"])
+def test_a_bar_passes_pytests_capture(
+    unwatched: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: Any
+) -> None:
+    for name in ("CI", "PYTEST_XDIST_WORKER"):
+        monkeypatch.setenv(name, "1" if name == unwatched else "")
+    terminal = tmp_path / "tty"
+    terminal.touch()
+    monkeypatch.setattr(finetuning, "_TERMINAL", terminal)
+    with finetuning._bar("ft", 2) as watch:
+        for step in range(2):
+            watch(step, 0.5)
+    shown = terminal.read_text()
+    assert ("ft:   0%" in shown) == (unwatched == "")
+    assert ("ft:   0%" in capfd.readouterr().err) == (unwatched != "")
+    monkeypatch.setattr(finetuning, "_TERMINAL", tmp_path)  # there is none
+    with finetuning._screen() as screen:
+        assert screen is sys.stderr
 
 
 def test_factors_learn(subjects: Subjects, tmp_path: Path) -> None:
