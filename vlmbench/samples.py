@@ -6,9 +6,10 @@ import glob
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
+from random import Random
 from typing import Any
 
 from vlmbench import video
@@ -28,8 +29,12 @@ class Samples:
     """What answers are chosen from: out of all samples, however few are asked."""
 
 
-def read(dataset: Dataset, source: Source, *, limit: int | None = None) -> Samples:
-    """The first `limit` (all) samples of `source`, in its order.
+def read(
+    dataset: Dataset, source: Source, *, limit: int | None = None, seed: int | None = None
+) -> Samples:
+    """The first `limit` (all) samples of `source`, in its order, or in one that `seed` gives.
+
+    Of the rest, no picture is read.
 
     Raises:
         DataError: no such data or split, a missing column, an unreadable row, two rows with one
@@ -39,7 +44,8 @@ def read(dataset: Dataset, source: Source, *, limit: int | None = None) -> Sampl
     _check_columns(dataset, source, table, dataset.columns)
     items: list[Sample] = []
     left_out, films = 0, _films(dataset, source)
-    for number, row in enumerate(table):
+    rows: Iterable[tuple[int, dict[str, Any]]] = enumerate(table)
+    for number, row in rows if seed is None else _shuffled(table, seed):
         if limit is not None and len(items) == limit and not dataset.choose:
             break
         if films:
@@ -52,6 +58,12 @@ def read(dataset: Dataset, source: Source, *, limit: int | None = None) -> Sampl
     _check(dataset, source, items, left_out)
     choices = dataset.choose(items) if dataset.choose else None
     return Samples(tuple(items[:limit]), left_out, choices)
+
+
+def _shuffled(table: Any, seed: int) -> Iterator[tuple[int, dict[str, Any]]]:
+    numbers = list(range(len(table)))
+    Random(seed).shuffle(numbers)
+    return ((number, table[number]) for number in numbers)
 
 
 def choices_hash(choices: Choices) -> str:

@@ -6,7 +6,6 @@ import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from random import Random
 from typing import Any, overload
 
 from vlmbench import samples
@@ -81,8 +80,7 @@ def train_samples(dataset: Dataset, tier: str, count: int, seed: int) -> list[Sa
     """
     source = dataset.train.get(tier)
     if source:
-        items = list(samples.read(dataset, source).items)
-        Random(seed).shuffle(items)
+        items = list(samples.read(dataset, source, limit=count, seed=seed).items)
     elif tier == "embedded" and dataset.name in rows.DATASETS:
         drawn = rows.train(dataset.name, rows.held_out(dataset.name), start=seed * 10**6)
         read = (dataset.read(row, number) for number, row in enumerate(drawn))

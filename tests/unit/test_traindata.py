@@ -89,6 +89,12 @@ def test_a_train_split_of_ones_own(tmp_path: Path) -> None:
     first, second = (train_samples(mine, "embedded", 20, seed) for seed in (0, 1))
     assert len(first) == 20 and first != second
     assert first == train_samples(mine, "embedded", 20, 0)
+    read: list[int] = []
+    noting = replace(mine, read=lambda row, number: read.append(number) or mine.read(row, number))
+    assert [sample.id for sample in train_samples(noting, "embedded", 20, 0)] == [
+        sample.id for sample in first
+    ]
+    assert len(read) == 20, "pictures of all others stay where they are"
     everything = train_samples(mine, "embedded", 200, 0)
     assert len(everything) == 100 and everything[:20] == first
     with pytest.raises(DataError, match="has 100 samples, the recipe wants 201, or half"):
