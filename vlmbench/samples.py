@@ -44,8 +44,10 @@ def read(
     _check_columns(dataset, source, table, dataset.columns)
     items: list[Sample] = []
     left_out, films = 0, _films(dataset, source)
-    rows: Iterable[tuple[int, dict[str, Any]]] = enumerate(table)
-    for number, row in rows if seed is None else _shuffled(table, seed):
+    rows: Iterable[tuple[int, Any]] = enumerate(table)
+    if seed is not None:
+        rows = _shuffled(table, seed)
+    for number, row in rows:
         if limit is not None and len(items) == limit and not dataset.choose:
             break
         if films:
@@ -60,7 +62,7 @@ def read(
     return Samples(tuple(items[:limit]), left_out, choices)
 
 
-def _shuffled(table: Any, seed: int) -> Iterator[tuple[int, dict[str, Any]]]:
+def _shuffled(table: Any, seed: int) -> Iterator[tuple[int, Any]]:
     numbers = list(range(len(table)))
     Random(seed).shuffle(numbers)
     return ((number, table[number]) for number in numbers)
