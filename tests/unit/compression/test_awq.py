@@ -251,9 +251,18 @@ def test_on_a_trained_network_the_search_pays(
     subjects: Subjects, plain: WeightOnly, searched: WeightOnly
 ) -> None:
     subject = few(subjects.of("qwen2"))
-    quick = WeightOnly(searched.name, searched.bits, Search(powers=4, shrinks=5))
-    rounding_error = error(subject, subjects.made("qwen2", plain))
-    assert error(subject, subject.made(quick)) < 0.8 * rounding_error
+    rounding, both, factors, clipping = (
+        error(subject, network)
+        for network in (
+            subjects.made("qwen2", plain),
+            *(
+                subject.made(WeightOnly(searched.name, searched.bits, search))
+                for search in (Search(4, 5), Search(4, 1), Search(1, 5))
+            ),
+        )
+    )
+    assert both < 0.8 * rounding
+    assert both < min(factors, clipping) < max(factors, clipping) < rounding
 
 
 def test_factors_that_have_no_groups_are_told(subjects: Subjects) -> None:
