@@ -260,7 +260,8 @@ class Maker(Compression, Protocol):
     """A recipe that makes a checkpoint: calibrated, pruned, factorized, fine-tuned, packed.
 
     Made once from the float32 network, saved, and from then on loaded with `load_options` as any
-    checkpoint is; `apply` follows each time.
+    checkpoint is; `apply` follows each time. It may have `trains = True`, where that takes minutes,
+    `fits(model, anatomy)`, which refuses before they are spent, and a `layout` (`promises`).
     """
 
     def make(self, model: nn.Module, anatomy: Anatomy, data: TrainData) -> None:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vlmbench import architectures
+from vlmbench import architectures, promises
 from vlmbench.census import Census, check_dtype, take, verify
 from vlmbench.checkpoint import (
     check_architecture,
@@ -169,13 +169,13 @@ def load(
         compression.apply(network, model.anatomy)
     taken = take(network, model.anatomy)
     verify(taken, compression, dtype=dtype)
+    promises.check(network, compression, model.anatomy)
     if shipped and is_stored(compression):
         check_census(taken, shipped, source)
     _make_greedy(network, processor)
     as_products(network)
-    return Variant(
-        model, compression, source, network, processor, taken, file_bytes(network), device, dtype
-    )
+    held = file_bytes(network)
+    return Variant(model, compression, source, network, processor, taken, held, device, dtype)
 
 
 def _network(

@@ -32,6 +32,7 @@ LAYERS = [
     {*AXES},
     {"census", "checkpoint", "finite", "gates", "patches", "retrieval", "samples", "stats"},
     {"saving", "shipped"},
+    {"promises"},
     {"answering", "artifacts", "variant"},
     {"measure"},
     {"evaluate", "embedded", "baseline"},

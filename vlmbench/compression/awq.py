@@ -79,6 +79,11 @@ class WeightOnly:
     mixture: Mixture = CALIBRATION
     """What it is calibrated on, where there is a preparation."""
 
+    @property
+    def layout(self) -> dict[str, Any]:
+        """Bits: those of 3 lie in 4."""
+        return {"kind": "Int4Linear", "bits": self.bits}
+
     def load_options(self, anatomy: Anatomy) -> dict[str, Any]:
         """What is not packed is bfloat16, and so are activations."""
         return {"dtype": "bfloat16"}

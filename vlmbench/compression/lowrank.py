@@ -13,7 +13,7 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from vlmbench.anatomy import Anatomy, Component
 from vlmbench.errors import UsageError
@@ -61,6 +61,7 @@ class Parameters:
 class LowRank:
     """Linears of the decoder's layers as `Factors`, in float32."""
 
+    layout: ClassVar[dict[str, Any]] = {"factors": True}
     name: str
     rule: Variance | Parameters
     whitened: bool = False

@@ -35,6 +35,12 @@ class SmoothQuant:
     smooth: bool = True
     mixture: Mixture = CALIBRATION
 
+    @property
+    def layout(self) -> dict[str, Any]:
+        """What a scale is shared by, and bits."""
+        shared = {"weights": self.weights, "activations": self.activations}
+        return {"kind": "Int8Linear", **shared, "bits": self.bits}
+
     def load_options(self, anatomy: Anatomy) -> dict[str, Any]:
         """What is not quantized is bfloat16."""
         return {"dtype": "bfloat16"}

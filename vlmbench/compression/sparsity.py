@@ -8,7 +8,7 @@ Differs from the reference: see `vlmbench.pruning`.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from vlmbench.anatomy import Anatomy, Component
 from vlmbench.errors import UsageError
@@ -25,6 +25,7 @@ class TwoOfFour:
     So that others can go on from it.
     """
 
+    layout: ClassVar[dict[str, Any]] = {"sparse24": True}
     name: str
     learns: Mixture = CALIBRATION
     """Calibration samples."""
@@ -50,6 +51,8 @@ class TwoOfFour:
 @dataclass(frozen=True)
 class Packed(TwoOfFour):
     """The same in bfloat16 without the zeros: 9 bits a weight, sparse products on some GPUs."""
+
+    layout: ClassVar[dict[str, Any]] = {"kind": "Sparse24Linear"}
 
     def load_options(self, anatomy: Anatomy) -> dict[str, Any]:
         """What is not packed is bfloat16, and so are activations."""
