@@ -19,16 +19,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from vlmbench import calibration
 from vlmbench.anatomy import Anatomy
-from vlmbench.calibration import (
-    Call,
-    Calls,
-    _first_calls,
-    absmax,
-    gram,
-    inputs_of,
-    walk,
-    within,
-)
+from vlmbench.calibration import Call, Calls, absmax, gram, inputs_of, walk, within
 from vlmbench.errors import UsageError
 
 WIDTH, WORDS, LAYERS = 8, 11, 3
@@ -148,7 +139,7 @@ def test_batches_go_to_where_the_network_is(device: str) -> None:
     with FakeTensorMode():
         with torch.device(device):
             net = Net()
-        (first,) = _first_calls(net, ANATOMY, net.blocks[0], [batch(0)])
+        (first,) = calibration._first_calls(net, ANATOMY, net.blocks[0], [batch(0)])
     assert str(first.hidden.device) == str(first.real.device) == device
 
 
