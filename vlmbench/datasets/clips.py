@@ -30,5 +30,5 @@ CLIPS = Dataset(
     captions=True,
     of_videos=True,
     gates=(Gate("bertscore", 0.01), Gate("cider", 0.02, relative=True)),
-    demos=("diamond_then_circle", "circle_then_ring", "cross_then_square"),
+    demos=("diamond_then_circle", "circle_then_ring", "cross_then_box"),
 )

@@ -35,7 +35,7 @@ FLICKR30K = Dataset(
         "pink_and_orange",
         "diamonds",
         "triangle_star",
-        "red_square",
+        "red_box",
         "cross_diamond",
         "purple_star",
         "yellow_trio",

@@ -27,6 +27,6 @@ VIDEOQA = Dataset(
     metrics=("exact_match",),
     demos=(
         *("circle_last", "diamond_first", "circle_changed"),
-        *("circle_does", "square_last", "cross_first"),
+        *("circle_does", "tile_last", "cross_first"),
     ),
 )
