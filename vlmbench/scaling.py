@@ -100,7 +100,8 @@ def check_folded(visit: Visit) -> None:
         UsageError: the anatomy's feeds are not those of the architecture.
     """
     call, after = next(iter(visit.calls)), next(iter(visit.after)).hidden
-    missed = (call.run(visit.layer) - after).norm() / (after - call.hidden).norm()
+    adds = after - call.hidden if after.shape == call.hidden.shape else after
+    missed = (call.run(visit.layer) - after).norm() / adds.norm()
     if not missed < _UNCHANGED:
         raise UsageError(
             f"{visit.name}: factors folded by the anatomy's feeds change what "

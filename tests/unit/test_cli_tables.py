@@ -15,7 +15,7 @@ def test_the_stored_runs_as_tables(tmp_path: Path, capsys: pytest.CaptureFixture
     assert cli.main(["tables", "--baselines", OWN]) == 0
     shown = capsys.readouterr()
     assert shown.err == ""
-    assert shown.out.count("\n## ") == 9
+    assert shown.out.count("\n## ") == 10
     begins = "| 4 bit against 32 bit | qwen2 | docvqa | 0.858 -> 0.73 | 0.9"
     (row,) = [line for line in shown.out.splitlines() if line.startswith(begins)]
     assert row.endswith(" | yes |")

@@ -155,7 +155,8 @@ def test_questions_on_one_picture_are_no_more_certain_than_one() -> None:
 def test_what_is_published_fits_the_tables_and_names_what_there_is() -> None:
     sections = {section.key: section for section in SECTIONS}
     known = findings()
-    assert {finding.section for finding in known} == set(sections)
+    # Nobody has published of the chains.
+    assert {finding.section for finding in known} == set(sections) - {"chains"}
     for finding in known:
         assert {finding.before, finding.after} <= set(sections[finding.section].compressions)
         assert bool(finding.figures) != bool(finding.expected) and finding.source
