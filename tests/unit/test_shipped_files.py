@@ -9,12 +9,14 @@ import json
 import os
 import shutil
 import sys
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from shipped_folders import Change, Eager, bench, made, rewrite
+from transformers.utils import import_utils
 
 from vlmbench import layers, shipped, shipping
 from vlmbench.artifacts import Store
@@ -236,6 +238,18 @@ VENDORS = {
 }
 
 
+@pytest.fixture
+def forgetful() -> Iterator[None]:
+    """transformers remembers what is installed: it asks anew, within the test and after it."""
+    known = [found for found in vars(import_utils).values() if hasattr(found, "cache_clear")]
+    for found in known:
+        found.cache_clear()
+    yield
+    for found in known:
+        found.cache_clear()
+
+
+@pytest.mark.usefixtures("forgetful")
 @pytest.mark.parametrize("vendor", VENDORS)
 def test_a_vendors_checkpoint_needs_its_loader(
     vendor: str, tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
