@@ -174,8 +174,12 @@ def path_of(folder: Path, tier: str, cell: Cell, of: str | None = None) -> Path:
 
 def again(cell: str, tier: str, option: str) -> str:
     """The command that judges a cell again with an option."""
-    where = "" if tier == "embedded" else f" --tier {tier}"
-    return f"pytest -k {cell}{where} {option}"
+    return f"pytest -k {cell}{in_tier(tier)} {option}"
+
+
+def in_tier(tier: str) -> str:
+    """What a command needs to be about a tier: nothing where it is the default."""
+    return "" if tier == "embedded" else f" --tier {tier}"
 
 
 def load(path: Path, cell: str, tier: str, *, edited: bool = False) -> Baseline:

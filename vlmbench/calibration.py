@@ -39,9 +39,7 @@ if TYPE_CHECKING:
     Reduce = Callable[[Tensor | None, Tensor], Tensor]
     """(what there is so far, inputs [tokens, dim] of one batch) -> what there is now."""
 
-
-_ARRIVAL = 1e-2
-"""Relative difference from which on hidden states are others; sums rounded otherwise make less."""
+_ARRIVAL = 1e-2  # relative: hidden states that differ by more are others
 
 
 @dataclass(frozen=True)
@@ -74,20 +72,14 @@ class Call:
 class Calls:
     """Calls of one module, a file each; every iteration reads them anew, in the same order.
 
-    Raises:
-        UsageError: there is no room for them.
+    Where there is no room for them, a UsageError says so.
     """
 
     def __init__(self, folder: Path, calls: Iterable[Call]) -> None:
         self._folder = folder
-        try:
+        with self._explained():
             folder.mkdir()
-            self._rest = [self._written(number, call) for number, call in enumerate(calls)]
-        except (OSError, SafetensorError) as error:
-            raise UsageError(
-                f"calibration samples cannot be kept in {folder.parent} ({error}). Make room, or "
-                "let TMPDIR name a folder on a larger disk."
-            ) from None
+        self._rest = [self._written(number, call) for number, call in enumerate(calls)]
 
     def __len__(self) -> int:
         return len(self._rest)
@@ -108,13 +100,25 @@ class Calls:
     def _path(self, number: int) -> Path:
         return self._folder / f"{number:06}.safetensors"
 
+    @contextmanager
+    def _explained(self) -> Iterator[None]:
+        """Around what is written alone: making the calls may fail for other reasons."""
+        try:
+            yield
+        except (OSError, SafetensorError) as error:
+            raise UsageError(
+                f"calibration samples cannot be kept in {self._folder.parent} ({error}). Make "
+                "room, or let TMPDIR name a folder on a larger disk."
+            ) from None
+
     def _written(self, number: int, call: Call) -> tuple[list[Any], tree.TreeSpec, str]:
         """Tensors go into the file; returns the rest of the call."""
         leaves, spec = tree.tree_flatten((call.args, dict(call.kwargs), call.real))
         tensors = {str(i): leaf for i, leaf in enumerate(leaves) if torch.is_tensor(leaf)}
         # Views of one tensor are refused by safetensors.
         apart = {name: tensor.detach().contiguous().clone() for name, tensor in tensors.items()}
-        save_file(apart, self._path(number))
+        with self._explained():
+            save_file(apart, self._path(number))
         rest = [None if torch.is_tensor(leaf) else leaf for leaf in leaves]
         return rest, spec, str(call.real.device)
 
@@ -143,7 +147,7 @@ def walk(
     """
     network.eval()
     layers: Any = network.get_submodule(anatomy.layers)
-    expected = _in_one_piece(network, anatomy, layers, batches[0]) if len(batches) else []
+    expected = _in_one_piece(network, anatomy, batches[0]) if len(batches) else []
     with tempfile.TemporaryDirectory(prefix="vlmbench-calibration-") as named:
         folder = Path(named)
         calls = Calls(folder / "0", _first_calls(network, anatomy, layers[0], batches))
@@ -224,10 +228,9 @@ def _show(network: Any, anatomy: Anatomy, batch: Mapping[str, Any]) -> None:
 
 
 @torch.no_grad()
-def _in_one_piece(
-    network: Any, anatomy: Anatomy, layers: Sequence[nn.Module], batch: Mapping[str, Any]
-) -> list[Tensor]:
+def _in_one_piece(network: Any, anatomy: Anatomy, batch: Mapping[str, Any]) -> list[Tensor]:
     """The last token, [dim], that every layer is called with where the network runs as it is."""
+    layers: Any = network.get_submodule(anatomy.layers)
     seen: list[Tensor] = []
 
     def note(layer: nn.Module, args: tuple[Any, ...]) -> None:

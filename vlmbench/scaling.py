@@ -84,10 +84,8 @@ def multiplies(norm: Any) -> bool:
     weight: Tensor | None = getattr(norm, "weight", None)
     if weight is None or weight.ndim != 1:
         return False
-    kept = weight.clone()
-    weight.zero_()
-    made: Tensor = norm(torch.arange(len(weight), dtype=weight.dtype, device=weight.device)[None])
-    weight.copy_(kept)
+    inputs = torch.arange(len(weight), dtype=weight.dtype, device=weight.device)[None]
+    made = torch.func.functional_call(norm, {"weight": torch.zeros_like(weight)}, (inputs,))
     bias = getattr(norm, "bias", None)
     return torch.equal(made[0], torch.zeros_like(made[0]) if bias is None else bias)
 

@@ -15,6 +15,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from vlmbench.baseline import in_tier
 from vlmbench.bench import Bench
 from vlmbench.compression.precision import STORED
 from vlmbench.errors import UsageError
@@ -224,10 +225,9 @@ def _summary(variant: Variant, out: Path, tier: str) -> str:
         bits = f"{held.bits_per_weight:6.2f} bits a weight"
         lines.append(f"  {name:10} {bits}  {f'linears: {kinds}' if kinds else ''}".rstrip())
     where = shlex.quote(f"mine={out}")
-    hub = "" if tier == "embedded" else f" --tier {tier}"
     lines += [
         "Evaluate it:  pytest tests/benchmarks/test_regression.py "
-        f"--model {where} --compression stored{hub} --baseline-new",
+        f"--model {where} --compression stored{in_tier(tier)} --baseline-new",
         f"With --baseline-of {variant.model.name} in place of --baseline-new it is held against "
         f"what {variant.model.name} scored under {variant.compression.name}.",
     ]

@@ -265,6 +265,8 @@ def test_where_there_is_no_room_one_is_told(
     with pytest.raises(UsageError, match=r"No space left.*Make room, or let TMPDIR name a folder"):
         next(walk(Net(), ANATOMY, Lazy(1)))
     assert not list(temporary.iterdir())
+    with pytest.raises(FileNotFoundError):  # what a sample raises is no full disk
+        Calls(temporary / "calls", map(Path.read_bytes, [temporary / "missing"]))
 
 
 def test_calls_are_read_alike_each_time(tmp_path: Path) -> None:

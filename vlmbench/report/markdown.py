@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Sequence
 
+from vlmbench.baseline import in_tier
 from vlmbench.report.latencies import Times
 from vlmbench.report.published import SECONDS, Finding, Judged, Runs
 from vlmbench.report.tables import Table, absent, tables
@@ -36,11 +37,11 @@ def _lines(tier: str, table: Table, *, timed: bool) -> Iterator[str]:
     yield from _grid(("model", "data set", "metric", *table.section.compressions), table.rows)
     if table.missing:
         names = dict.fromkeys(name for _, _, name in table.missing)
-        where = "" if tier == "embedded" else f" --tier {tier}"
         chosen = "".join(f" --compression {name}" for name in names)
         yield (
             f"{len(table.missing)} cells have no stored run. This makes them:\n\n"
-            f"    pytest tests/benchmarks/test_regression.py{where}{chosen} --baseline-new\n"
+            f"    pytest tests/benchmarks/test_regression.py{in_tier(tier)}{chosen} "
+            "--baseline-new\n"
         )
     judged = [one for one in table.judged if one.stored]
     if unknown := len(table.judged) - len(judged):
